@@ -1,0 +1,184 @@
+"""The only reader and writer of models and their metrics.
+
+A model folder holds `spec.json` and the files that it names with their sha256: `model.safetensors`
+(or `model.onnx` alone for a quantized model), `model.onnx` and `history.csv`. There is no pickle.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netpress import files
+from netpress.errors import ArtifactError, ConfigError
+from netpress.models import Edit, rebuild
+from netpress.project import metrics_file, model_folder
+from netpress.schema import Strict, parse
+
+SPEC, WEIGHTS, ONNX, HISTORY, SEEDS = "spec.json", "model.safetensors", "model.onnx", "history.csv", "seeds.json"
+
+
+class Spec(Strict):
+    """What is needed to rebuild a model and to feed it."""
+
+    model_id: str
+    seed: int
+    arch: str
+    options: dict[str, Any]
+    edits: list[Edit]
+    method: str | None
+    parent: str | None
+    parent_sha256: str | None
+    classes: list[str]
+    in_channels: int
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+    quantized: bool
+    params: int
+    macs: int
+    weight_bytes: int
+    onnx_bytes: int
+    sha256: dict[str, str]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the file that holds the weights."""
+        return self.sha256[ONNX if self.quantized else WEIGHTS]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it lies on disk: a module in eval mode on the CPU, its spec, and its ONNX file's bytes."""
+
+    network: nn.Module
+    spec: Spec
+    folder: Path
+
+
+def save_model(folder: Path, spec: Spec, contents: dict[str, bytes]) -> Spec:
+    """Write the files of one model and, last, its spec with their hashes; returns that spec."""
+    spec = spec.model_copy(update={"sha256": {name: files.sha256_bytes(data) for name, data in contents.items()}})
+    for name, data in contents.items():
+        files.write_bytes(folder / name, data)
+    files.write_json(folder / SPEC, spec.model_dump())
+    return spec
+
+
+def weights_as_bytes(network: nn.Module) -> bytes:
+    """Return the state of `network` as a safetensors file."""
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+
+
+def read_spec(folder: Path) -> Spec:
+    """Read the spec of a model folder.
+
+    Raises:
+        ArtifactError: it is missing, damaged or not a spec.
+    """
+    raw = files.read_json(folder / SPEC, _remedy(folder))
+    try:
+        return parse(Spec, raw, "spec")
+    except ConfigError as error:
+        fault = str(error).splitlines()[0]
+        raise ArtifactError(f"{folder / SPEC} is not the spec of a model ({fault}); {_remedy(folder)}") from None
+
+
+def read_file(folder: Path, spec: Spec, name: str) -> bytes:
+    """Read one file of a model and check its hash.
+
+    Raises:
+        ArtifactError: the file is missing, or is not the one that was written.
+    """
+    path = folder / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}); {_remedy(folder)}") from None
+    if files.sha256_bytes(data) != spec.sha256.get(name):
+        raise ArtifactError(f"{path} is not what was written (sha256 differs from the spec); {_remedy(folder)}")
+    return data
+
+
+def load_model(folder: Path | str) -> tuple[nn.Module, Spec]:
+    """Load a model, ready to use.
+
+    Args:
+        folder: `models/<stage>/<variant>` (its shipped seed) or one `seed_<k>` below it.
+
+    Returns:
+        The module in eval mode on the CPU, from (N, C, H, W) float32, normalized by the spec's mean and
+        std, to (N, classes) logits; and its spec. A quantized model's module wraps an onnxruntime session.
+
+    Raises:
+        ArtifactError: any file is missing, damaged or does not fit the spec; names file and remedy.
+    """
+    loaded = load(Path(folder))
+    return loaded.network, loaded.spec
+
+
+def load(folder: Path) -> Loaded:
+    """Load a model together with the folder where it was found; see `load_model`."""
+    folder = seed_folder(folder, None)
+    spec = read_spec(folder)
+    if spec.quantized:
+        from netpress.export import OnnxModule
+
+        return Loaded(OnnxModule(read_file(folder, spec, ONNX), torch.get_num_threads()).eval(), spec, folder)
+    weights = weights_from_bytes(read_file(folder, spec, WEIGHTS), folder / WEIGHTS)
+    try:
+        network = rebuild(spec.arch, len(spec.classes), spec.in_channels, spec.options, spec.edits, weights)
+    except (ArtifactError, ConfigError) as error:
+        raise ArtifactError(f"{folder}: {error}; {_remedy(folder)}") from None
+    return Loaded(network, spec, folder)
+
+
+def weights_from_bytes(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; damage is an `ArtifactError`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_tensors
+
+    try:
+        return load_tensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path} is not a safetensors file ({error}); {_remedy(path.parent)}") from None
+
+
+def seed_folder(folder: Path, seed: int | None) -> Path:
+    """Return the folder of a model's `seed`, of its only seed, or (seed None) of the shipped one.
+
+    Raises:
+        ArtifactError: there is no model, or not of that seed.
+    """
+    if (folder / SPEC).is_file():
+        return folder
+    seeds = files.read_json(folder / SEEDS, _remedy(folder))
+    known = seeds.get("seeds", []) if isinstance(seeds, dict) else []
+    chosen = known[0] if known and (seed is None or len(known) == 1) else seed
+    if chosen not in known:
+        raise ArtifactError(f"{folder} has no seed {seed}, only {known}; list the same seeds in params.yaml")
+    return folder / f"seed_{chosen}"
+
+
+def write_seeds(folder: Path, seeds: list[int]) -> None:
+    """Record which seeds a variant's folder holds; the first is the shipped one."""
+    files.write_json(folder / SEEDS, {"seeds": seeds})
+
+
+def load_parent(root: Path, model_id: str, seed: int) -> Loaded:
+    """Load the model `model_id` of the same seed, or its only one."""
+    return load(seed_folder(model_folder(root, model_id), seed))
+
+
+def write_metrics(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
+    """Write the validation metrics of a model."""
+    files.write_json(metrics_file(root, model_id), metrics)
+
+
+def _remedy(folder: Path) -> str:
+    return f"run 'dvc repro' to make {folder.as_posix()} anew"

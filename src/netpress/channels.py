@@ -1,0 +1,99 @@
+"""Structured pruning: whole channels leave through the dependency graph, round by round.
+
+Fang et al., DepGraph, https://arxiv.org/abs/2301.12900. A method is a file with `Options` and
+`importance(options)`, which returns a callable: a group of coupled channels -> one score a channel, (C).
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from netpress import plugins
+from netpress.errors import ConfigError
+from netpress.measure import count_params
+from netpress.schema import parse
+
+#: More rounds than this mean a rate too small to be meant.
+MAX_ROUNDS = 100
+
+
+def importance_of(method_name: str, method_options: dict[str, Any]) -> Callable[..., Any]:
+    """Return the method's score of a group of channels."""
+    method = plugins.load("prune", method_name)
+    score: Callable[..., Any] = method.importance(parse(method.Options, method_options, f"{method_name}.method_options"))
+    return score
+
+
+def remove_channels(
+    network: nn.Module, example: torch.Tensor, rate: float, round_to: int, importance: Callable[..., Any]
+) -> dict[str, list[int]]:
+    """Remove the least important channels of every group of coupled layers, in place.
+
+    Args:
+        network: any network of convolutions, normalizations and linear layers; the classes stay.
+        example: (N, C, H, W) float32, to trace the network with.
+        rate: share of each group's remaining channels to remove, above 0 and below 1.
+        round_to: channel counts become multiples of this where they can.
+        importance: a group -> one score a channel.
+
+    Returns:
+        For each layer that lost outputs, their indices in the layer as it was.
+    """
+    import torch_pruning as tp
+
+    names = {module: name for name, module in network.named_modules()}
+    classifier = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)  # the tracer follows gradients
+    pruner = tp.pruner.BasePruner(
+        network.eval(),
+        example,
+        importance=importance,
+        pruning_ratio=rate,
+        round_to=round_to if round_to > 1 else None,
+        ignored_layers=[classifier],
+    )
+    removed: dict[str, list[int]] = {}
+    for group in pruner.step(interactive=True):
+        for dependency, indices in group:
+            if pruner.DG.is_out_channel_pruning_fn(dependency.handler) and dependency.target.module in names:
+                removed[names[dependency.target.module]] = sorted(int(i) for i in indices)
+        group.prune()
+    return removed
+
+
+def plan_rounds(
+    network: nn.Module, example: torch.Tensor, rate: float, until: float, round_to: int, importance: Callable[..., Any]
+) -> list[int]:
+    """Return the parameters left after each round, found on a copy: how many channels go does not depend on training.
+
+    Raises:
+        ConfigError: no channel can go, or the rounds would not end.
+    """
+    draft = copy.deepcopy(network)
+    start = count_params(draft)
+    left = [start]
+    while left[-1] >= until * start:
+        remove_channels(draft, example, rate, round_to, importance)
+        if count_params(draft) == left[-1]:
+            break
+        left.append(count_params(draft))
+        if len(left) > MAX_ROUNDS:
+            raise ConfigError(f"rate {rate} takes over {MAX_ROUNDS} rounds to reach {until:.0%}; raise rate or until")
+    if len(left) == 1:
+        raise ConfigError(f"rate {rate} with round_to {round_to} removes no channel; raise rate or lower round_to")
+    return left[1:]
+
+
+def share_epochs(total: int, rounds: int) -> list[int]:
+    """Share the fine-tuning epochs of a curve among its rounds as evenly as whole numbers allow, the first most.
+
+    Raises:
+        ConfigError: there are fewer epochs than rounds.
+    """
+    if total < rounds:
+        raise ConfigError(f"epochs = {total} cannot be shared among {rounds} rounds of pruning; allowed: {rounds} or more")
+    return [total // rounds + (k < total % rounds) for k in range(rounds)]

@@ -1,0 +1,1 @@
+"""The commands of `python -m netpress`: one file each, with `add_arguments` and `run`."""

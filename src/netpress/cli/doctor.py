@@ -1,0 +1,174 @@
+"""Say whether this machine and params.yaml are ready for a run.
+
+Prints versions, device, threads, free memory and disk, and checks the data folder and params.yaml.
+The exit code is 1 when something has to be mended.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from netpress.errors import ConfigError, NetpressError
+from netpress.project import find_root
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "dvc",
+    "torch-pruning",
+    "tensorly",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "safetensors",
+    "pydantic",
+    "ruamel.yaml",
+    "numpy",
+    "pandas",
+    "matplotlib",
+)
+OLDEST_TORCH = (2, 11)
+MEMORY_GB = 4.0  # what the default profile may take
+DISK_GB = 2.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding: `mark` is ok, warn (a run will work, perhaps not well) or FAIL."""
+
+    mark: str
+    name: str
+    text: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--quiet", action="store_true", help="print only what has to be mended")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the findings; raise when one of them is a FAIL."""
+    findings = list(examine(find_root()))
+    faults = [line for line in findings if line.mark == "FAIL"]
+    if args.quiet:
+        if faults:
+            raise NetpressError("not ready for a run\n" + table(faults))
+        return
+    print(table(findings))
+    if faults:
+        raise NetpressError(f"mend {', '.join(line.name for line in faults)}, as said above")
+
+
+def table(findings: list[Line]) -> str:
+    """Return `findings` as aligned lines."""
+    width = max(len(line.name) for line in findings)
+    indent = "\n" + " " * (width + 8)
+    return "\n".join(f"{f.mark:<4}  {f.name:<{width}}  {f.text.replace(chr(10), indent)}" for f in findings)
+
+
+def examine(root: Path) -> Iterator[Line]:
+    """Yield the findings for the project in `root`."""
+    version = platform.python_version()
+    yield Line("ok" if sys.version_info >= (3, 11) else "FAIL", "python", f"{version} (3.11 or later)")
+    for package in PACKAGES:
+        yield _package(package)
+    yield _device()
+    yield from _machine(root)
+    yield from _project(root)
+
+
+def _package(name: str) -> Line:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Line("FAIL", name, "not installed: run 'make setup'")
+    if name == "torch" and tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_TORCH:
+        return Line("FAIL", name, f"{version}, older than {'.'.join(map(str, OLDEST_TORCH))}: run 'make setup'")
+    return Line("ok", name, version)
+
+
+def _device() -> Line:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Line("FAIL", "device", f"torch cannot be imported ({str(error).splitlines()[0]}): run 'make setup'")
+    if torch.cuda.is_available():
+        return Line("ok", "device", f"cuda, {torch.cuda.get_device_name()}; cpu, {_cpu()}")
+    return Line("ok", "device", f"cpu, {_cpu()}; no cuda")
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (match := re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))):
+        return match[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _machine(root: Path) -> Iterator[Line]:
+    disk = shutil.disk_usage(root).free / 1e9
+    yield Line("ok" if disk >= DISK_GB else "warn", "disk", f"{disk:.1f} GB free here")
+    try:
+        import psutil
+    except ImportError:
+        yield Line("FAIL", "memory", "psutil is not installed: run 'make setup'")
+        return
+    memory = psutil.virtual_memory().available / 1e9
+    hint = "" if memory >= MEMORY_GB else f"; the default profile may take {MEMORY_GB:.0f} GB"
+    yield Line("warn" if hint else "ok", "memory", f"{memory:.1f} GB free{hint}")
+
+
+def _project(root: Path) -> Iterator[Line]:
+    path = root / "params.yaml"
+    try:
+        from netpress import config
+        from netpress.graph import load_checked
+    except ImportError as error:
+        yield Line("FAIL", "params.yaml", f"cannot be checked ({error}): run 'make setup'")
+        return
+    try:
+        shared = config.for_shared(path)
+        yield _threads(shared.runtime.threads)
+        if shared.runtime.device == "cuda" and not _has_cuda():
+            yield Line("FAIL", "runtime.device", "cuda, but there is none here: set it to auto or cpu in params.yaml")
+    except ConfigError:
+        yield Line("ok", "threads", f"{_cores()} cores")
+    try:
+        data = config.for_data(path)
+        yield _data(root, data.root)
+    except ConfigError:
+        pass  # named below, with every other fault of the file
+    try:
+        params = load_checked(path)
+        yield Line("ok", "params.yaml", f"valid: profile {params.profile}, {len(params.items())} models")
+    except NetpressError as error:
+        yield Line("FAIL", "params.yaml", str(error))
+
+
+def _threads(threads: int) -> Line:
+    cores = _cores()
+    text = f"{threads} of {cores} cores (runtime.threads)"
+    return Line("ok" if threads <= cores else "warn", "threads", text)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _data(root: Path, name: str) -> Line:
+    if not (root / name).exists():
+        return Line("FAIL", "data", f"{name} does not exist: put the images there or change data.root in params.yaml")
+    return Line("ok", "data", name)

@@ -1,0 +1,84 @@
+"""Write params.yaml from a profile.
+
+params.yaml becomes profiles/default.yaml changed by profiles/PROFILE.yaml, comments kept. Edits made to
+params.yaml by hand are not overwritten unless --force is given. `use default` goes back.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from netpress import config, files, profiles
+from netpress.errors import ConfigError, NetpressError
+from netpress.project import find_root
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("profile", metavar="PROFILE", help="a file of profiles/, without .yaml: default, smoke, ...")
+    parser.add_argument("--force", action="store_true", help="overwrite params.yaml although it was edited by hand")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write params.yaml of the project around the current folder."""
+    root = find_root()
+    text = profiles.render(root / "profiles", args.profile)
+    target = root / "params.yaml"
+    if target.exists() and not args.force:
+        _refuse_hand_edits(target, root / "profiles")
+    models = _count_models(text, args.profile)
+    files.write_text(target, text)
+    print(f"params.yaml is now the profile {args.profile} ({models} models); 'dvc repro' runs it")
+
+
+def _count_models(text: str, profile: str) -> int:
+    """Validate `text` as a whole params.yaml and count its models."""
+    from netpress.graph import load_checked
+
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder) / "params.yaml"
+        files.write_text(candidate, text)
+        try:
+            return len(load_checked(candidate).items())
+        except ConfigError as error:
+            raise ConfigError(f"profile {profile} is not valid, so params.yaml was left as it is:\n{error}") from None
+
+
+def _refuse_hand_edits(target: Path, folder: Path) -> None:
+    """Raise unless `target` is what `use` writes for the profile that it names."""
+    remedy = "commit or copy it if you need it, then add --force to overwrite it"
+    try:
+        current = config.read(target)
+        recorded = str(current.get("profile", ""))
+        fresh = profiles.render(folder, recorded)
+    except NetpressError as error:
+        raise ConfigError(f"params.yaml cannot be compared with its profile ({error}); {remedy}") from None
+    if target.read_text(encoding="utf-8") == fresh:
+        return
+    changed = _differences(current, _parse(fresh))
+    what = ", ".join(changed[:8]) + (f" and {len(changed) - 8} more" if len(changed) > 8 else "")
+    raise ConfigError(
+        f"params.yaml differs from the profile {recorded} in {what or 'comments or layout alone'}; {remedy}"
+    )
+
+
+def _parse(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(text)
+
+
+def _differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Return the dotted keys at which two nested mappings differ."""
+    if one == other:
+        return []
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return [where]
+    missing = object()
+    found: list[str] = []
+    for key in {**one, **other}:
+        path = f"{where}.{key}" if where else str(key)
+        found += _differences(one.get(key, missing), other.get(key, missing), path)
+    return found

@@ -1,0 +1,249 @@
+"""params.yaml -> frozen, strict configs.
+
+`for_variant` validates what one stage reads, so that an edit elsewhere cannot stop it; `load` reads the
+whole file; `graph.load_checked` also checks what its parts say of one another.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from netpress import plugins
+from netpress.errors import ConfigError
+from netpress.project import MODEL_STAGES
+from netpress.schema import Strict, parse
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+ModelId = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(MODEL_STAGES)})/[a-z0-9_]+(/round_[1-9][0-9]*)?$")]
+Share = Annotated[float, Field(ge=0, lt=1)]
+MODEL_ID_HELP = "a model id such as train/resnet18_strong"
+
+
+class Data(Strict):
+    """Where the images come from and how they are split."""
+
+    source: str = Field(description="a file of src/netpress/data/sources, such as fashion-mnist or imagefolder")
+    root: str = Field(description="folder of the source; data/none lets torchvision download it")
+    resolution: int = Field(ge=16, le=512, description="pixels, both sides")
+    val_share: float = Field(gt=0, lt=1, description="share of the training images, where the source has no validation")
+    test_share: Share = Field(description="share of the images, where the source has no test split; 0 for none")
+    split_seed: int = Field(ge=0)
+    on_overlap: Literal["error", "drop_from_train"]
+    on_bad_image: Literal["error", "skip"]
+
+    @property
+    def module(self) -> str:
+        """File of the source under src/netpress/data/sources."""
+        return self.source.replace("-", "_")
+
+
+class Runtime(Strict):
+    """How the arithmetic is done; the same for every variant, so that their figures compare."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int = Field(ge=1, le=1024, description="fixed, since sums depend on it")
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    compile: bool
+
+
+class Augment(Strict):
+    """Augmentation of the training images, in batches on the device."""
+
+    flip: bool
+    crop_padding: int = Field(ge=0, le=64, description="pixels of zero padding before a random crop")
+    erasing: float = Field(ge=0, le=1, description="probability of erasing a random rectangle")
+    mixup: float = Field(ge=0, le=10, description="alpha of the Beta distribution; 0 is off")
+
+
+class Recipe(Strict):
+    """How a network is optimized, apart from the number of epochs."""
+
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr: float = Field(gt=0, le=10, description="peak learning rate")
+    momentum: float = Field(ge=0, lt=1, description="momentum of SGD, beta1 of Adam and AdamW")
+    weight_decay: float = Field(ge=0, lt=1)
+    schedule: Literal["one_cycle", "cosine"]
+    warmup: float = Field(ge=0, lt=1, description="share of all steps in which the learning rate rises")
+    batch_size: int = Field(ge=2, le=65536)
+    label_smoothing: float = Field(ge=0, lt=1)
+    clip_norm: float = Field(ge=0, description="largest norm of the gradient; 0 is off")
+    augment: Augment
+
+
+Epochs = Annotated[int, Field(ge=1, le=100_000, description="passes over the training images")]
+
+
+class Design(Strict):
+    """An item of `train` and `lowrank`: an architecture trained afresh."""
+
+    arch: str = Field(description="a file of src/netpress/models")
+    options: dict[str, Any] = Field(description="options of the architecture; {} for none")
+    recipe: Name
+    epochs: Epochs
+
+
+class Distill(Design):
+    """An item of `distill`: a student taught by a trained model."""
+
+    teacher: ModelId = Field(description=MODEL_ID_HELP)
+    method: str = Field(description="a file of src/netpress/distill")
+    method_options: dict[str, Any]
+    allow_larger: bool = Field(description="accept a student that is not smaller than its teacher")
+
+
+class Factorize(Strict):
+    """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
+
+    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
+    method: str = Field(description="a file of src/netpress/lowrank")
+    method_options: dict[str, Any]
+    recipe: Name
+    epochs: Epochs
+
+
+class Prune(Strict):
+    """`prune` and an item of `prune_sweep`: rounds of channel removal and fine-tuning."""
+
+    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
+    rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in one round")
+    until: float = Field(gt=0, lt=1, description="rounds go on until this share of the parameters is left")
+    round_to: int = Field(ge=1, le=64, description="channel counts are multiples of this")
+    method: str = Field(description="a file of src/netpress/prune")
+    method_options: dict[str, Any]
+    recipe: Name
+    epochs: Epochs
+
+
+class Quantize(Strict):
+    """An item of `quantize`: fewer bits for a trained model."""
+
+    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
+    method: str = Field(description="a file of src/netpress/quantize")
+    method_options: dict[str, Any]
+
+
+Item = Design | Distill | Factorize | Prune | Quantize
+ITEM_TYPES: dict[str, type[Strict]] = {
+    "train": Design,
+    "distill": Distill,
+    "lowrank": Design,
+    "factorize": Factorize,
+    "prune": Prune,
+    "prune_sweep": Prune,
+    "quantize": Quantize,
+}
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, description="the first is shipped")]
+
+
+class Shared(Strict):
+    """What every model stage reads beside its own item."""
+
+    seeds: Seeds
+    runtime: Runtime
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("each seed may stand once only")
+        return seeds
+
+
+class Params(Shared):
+    """The whole of params.yaml."""
+
+    profile: Name
+    data: Data
+    recipes: dict[Name, Recipe]
+    train: dict[Name, Design]
+    distill: dict[Name, Distill]
+    lowrank: dict[Name, Design]
+    factorize: dict[Name, Factorize]
+    prune: Prune
+    prune_sweep: dict[Name, Prune]
+    quantize: dict[Name, Quantize]
+    final: list[ModelId]
+
+    def items(self) -> dict[str, Any]:
+        """Return every model of the file: model id -> its item, in the order of the graph."""
+        found: dict[str, Any] = {}
+        for stage in MODEL_STAGES:
+            section = {"main": self.prune} if stage == "prune" else getattr(self, stage)
+            found |= {f"{stage}/{name}": item for name, item in section.items()}
+        return found
+
+
+class VariantConfig(Shared):
+    """What one variant's stage reads."""
+
+    item: Any
+    recipe: Recipe | None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read params.yaml the way DVC does (YAML 1.2; duplicate keys refused)."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: run 'python -m netpress use default' to write it")
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = (error.problem or "not YAML").strip().splitlines()[0]
+        raise ConfigError(f"{path.name}{at}: {problem}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: not YAML in UTF-8: {str(error).splitlines()[0]}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path.name}: expected sections of keys and values, found {type(raw).__name__}")
+    return raw
+
+
+def load(path: Path) -> Params:
+    """Read the whole file and validate every key; see `graph.load_checked` for the cross-references."""
+    return parse(Params, read(path), "")
+
+
+def for_data(path: Path) -> Data:
+    """Return the `data` section alone."""
+    return parse(Data, read(path).get("data"), "data")
+
+
+def for_shared(path: Path) -> Shared:
+    """Return the seeds and the runtime alone."""
+    raw = read(path)
+    return parse(Shared, {key: raw.get(key) for key in Shared.model_fields}, "")
+
+
+def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
+    """Return what the stage of one variant reads: its item, its recipe, the seeds and the runtime."""
+    raw = read(path)
+    section = raw.get(stage)
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path.name}: no section '{stage}'")
+    if stage == "prune":
+        section = {"main": section}
+    if variant not in section:
+        near = plugins.did_you_mean(variant, list(section))
+        raise ConfigError(f"{stage}: no variant '{variant}'{near}; known: {', '.join(section) or 'none'}")
+    where = stage if stage == "prune" else f"{stage}.{variant}"
+    item: Any = parse(ITEM_TYPES[stage], section[variant], where)
+    recipe = None
+    if hasattr(item, "recipe"):
+        recipes = raw.get("recipes") or {}
+        check_recipe(item.recipe, list(recipes), where)
+        recipe = parse(Recipe, recipes[item.recipe], f"recipes.{item.recipe}")
+    shared = parse(Shared, {key: raw.get(key) for key in Shared.model_fields}, "")
+    return VariantConfig(seeds=shared.seeds, runtime=shared.runtime, item=item, recipe=recipe)
+
+
+def check_recipe(name: str, known: list[str], where: str) -> None:
+    """Raise unless `name` is one of the recipes."""
+    if name not in known:
+        raise ConfigError(
+            f"{where}.recipe: no recipe '{name}'{plugins.did_you_mean(name, known)}; known: {', '.join(known)}"
+        )

@@ -1,0 +1,142 @@
+"""Batches of a split that lives on the device as uint8, and their augmentation.
+
+The order of the images and every augmentation are functions of (seed, epoch, image index) and of
+nothing else: a run can go on in mid schedule, and two students of one seed see the same views.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netpress.config import Augment
+
+#: Names of the independent streams of random numbers.
+ORDER, AUGMENT, MIXUP = 0, 1, 2
+#: Uniform draws for each image: flip, crop y, crop x, erase?, area, aspect, erase y, erase x.
+DRAWS = 8
+
+
+@dataclass(frozen=True)
+class DeviceSplit:
+    """One split on the device: images (N, H, W, C) uint8, labels (N) int64, and the training set's statistics."""
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels_last: bool
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B, H, W, C) uint8 -> (B, C, H, W) float32 of zero mean and unit variance."""
+        mean = torch.tensor(self.mean, device=images.device)
+        std = torch.tensor(self.std, device=images.device)
+        out = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return out.contiguous(memory_format=layout)
+
+    def in_order(self, batch_size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images (B, C, H, W) float32, labels (B)) without augmentation, in the order of the files."""
+        for start in range(0, len(self), batch_size):
+            chosen = slice(start, start + batch_size)
+            yield self.normalize(self.images[chosen]), self.labels[chosen]
+
+
+def batches_per_epoch(count: int, batch_size: int) -> int:
+    """Return how many batches cover `count` images; they are of nearly equal size, none larger than asked."""
+    return -(-count // batch_size)
+
+
+def training_batches(
+    split: DeviceSplit, augment: Augment, label_smoothing: float, batch_size: int, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of (images (B, C, H, W) float32, targets (B, classes) that sum to 1).
+
+    Args:
+        split: the training split.
+        augment: what to do to the images.
+        label_smoothing: share of the target spread evenly over the classes.
+        batch_size: images in the largest batch.
+        seed: names the stream of random numbers, with `epoch`.
+        epoch: counted from 0.
+    """
+    count, device = len(split), split.images.device
+    order = np.random.default_rng([seed, epoch, ORDER]).permutation(count)
+    table = np.random.default_rng([seed, epoch, AUGMENT]).random((count, DRAWS), dtype=np.float32)
+    draws = torch.from_numpy(table).to(device)
+    partners, shares = _mixup_table(augment, count, seed, epoch)
+    soft = torch.eye(split.num_classes, device=device) * (1 - label_smoothing) + label_smoothing / split.num_classes
+    for chosen in np.array_split(order, batches_per_epoch(count, batch_size)):
+        index = torch.from_numpy(chosen).to(device)
+        images, targets = _view(split, index, draws, augment), soft[split.labels[index]]
+        if partners is not None and shares is not None:
+            other = torch.from_numpy(partners[chosen]).to(device)
+            share = torch.from_numpy(shares[chosen]).to(device)
+            images = torch.lerp(_view(split, other, draws, augment), images, share[:, None, None, None])
+            targets = torch.lerp(soft[split.labels[other]], targets, share[:, None])
+        yield images, targets
+
+
+def _mixup_table(augment: Augment, count: int, seed: int, epoch: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """For each image its partner and its own share in the mix. Zhang et al., https://arxiv.org/abs/1710.09412."""
+    if augment.mixup == 0:
+        return None, None
+    rng = np.random.default_rng([seed, epoch, MIXUP])
+    shares = rng.beta(augment.mixup, augment.mixup, count).astype(np.float32)
+    return rng.integers(0, count, count), shares
+
+
+def _view(split: DeviceSplit, index: Tensor, draws: Tensor, augment: Augment) -> Tensor:
+    """Return the augmented, normalized images at `index` (B): (B, C, H, W) float32."""
+    draws = draws[index]
+    images = split.normalize(crop_and_flip(split.images[index], draws[:, :3], augment))
+    return erase(images, draws[:, 3:], augment.erasing) if augment.erasing else images
+
+
+def crop_and_flip(images: Tensor, draws: Tensor, augment: Augment) -> Tensor:
+    """Pad with zeros, crop back to size at a random place and mirror half, in one gather.
+
+    Args:
+        images: (B, H, W, C) uint8.
+        draws: (B, 3) in [0, 1): flip, vertical place, horizontal place.
+        augment: `crop_padding` in pixels and `flip`.
+    """
+    count, height, width, _ = images.shape
+    pad = augment.crop_padding
+    padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad)) if pad else images
+    device = images.device
+    rows = (draws[:, 1] * (2 * pad + 1)).long()[:, None] + torch.arange(height, device=device)  # (B, H)
+    columns = torch.arange(width, device=device).expand(count, width)
+    if augment.flip:
+        columns = torch.where(draws[:, :1] < 0.5, columns.flip(1), columns)
+    columns = columns + (draws[:, 2] * (2 * pad + 1)).long()[:, None]  # (B, W)
+    image = torch.arange(count, device=device)
+    return padded[image[:, None, None], rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+
+
+def erase(images: Tensor, draws: Tensor, probability: float) -> Tensor:
+    """Set a random rectangle of some images to the mean. Zhong et al., https://arxiv.org/abs/1708.04896.
+
+    Args:
+        images: (B, C, H, W), normalized, so that the mean is 0.
+        draws: (B, 5) in [0, 1): erase?, area, aspect, vertical place, horizontal place.
+        probability: share of the images that lose a rectangle of 2 to 33 % of their area.
+    """
+    height, width = images.shape[-2:]
+    area = (0.02 + 0.31 * draws[:, 1]) * height * width
+    aspect = torch.exp((draws[:, 2] * 2 - 1) * float(np.log(1 / 0.3)))
+    tall = (area * aspect).sqrt().round().clamp(1, height)
+    wide = (area / aspect).sqrt().round().clamp(1, width)
+    top, left = (draws[:, 3] * (height - tall + 1)).floor(), (draws[:, 4] * (width - wide + 1)).floor()
+    row = torch.arange(height, device=images.device)
+    column = torch.arange(width, device=images.device)
+    in_rows = (row >= top[:, None]) & (row < (top + tall)[:, None])  # (B, H)
+    in_columns = (column >= left[:, None]) & (column < (left + wide)[:, None])  # (B, W)
+    hit = (draws[:, 0] < probability)[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]
+    return images.masked_fill(hit[:, None], 0.0)

@@ -1,0 +1,52 @@
+"""Networks trained afresh: the items of `train`, `lowrank` and `distill`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netpress.config import Design
+from netpress.data.prepared import Manifest
+from netpress.engine import Objective, Schedule, cross_entropy, fit
+from netpress.artifacts import Loaded
+from netpress.models import build_model
+from netpress.runs import Bench, Made, run_seeds, save
+
+
+def fresh_network(item: Design, manifest: Manifest, seed: int) -> nn.Module:
+    """Build the item's architecture with weights drawn from `seed`."""
+    torch.manual_seed(seed)
+    return build_model(item.arch, len(manifest.classes), manifest.channels, **item.options)
+
+
+def train_design(bench: Bench) -> None:
+    """Train every seed of an architecture on the labels alone, save the models and write the metrics."""
+    train, val = bench.split("train"), bench.split("val")
+
+    def make(seed: int, folder: Path) -> dict[str, Any]:
+        network = fresh_network(bench.item, bench.manifest, seed)
+        return fit_and_save(bench, folder, seed, network, (train, val))
+
+    run_seeds(bench, make)
+
+
+def fit_and_save(
+    bench: Bench,
+    folder: Path,
+    seed: int,
+    network: nn.Module,
+    splits: tuple[Any, Any],
+    teacher: Loaded | None = None,
+    objective: Objective = cross_entropy,
+) -> dict[str, Any]:
+    """Train `network` under the item's recipe and save it; returns the seed's metrics."""
+    item, recipe = bench.item, bench.config.recipe
+    if recipe is None:
+        raise ValueError(f"{bench.model_id} has no recipe")
+    schedule = Schedule(recipe, item.epochs, seed)
+    label = f"{bench.model_id} seed {seed}"
+    history = fit(network.to(bench.device), *splits, schedule, bench.config.runtime, label, objective)
+    method = getattr(item, "method", None)
+    made = Made(network, history, item.arch, item.options, [], method, teacher)
+    return save(bench, folder / f"seed_{seed}", seed, made)

@@ -1,0 +1,1 @@
+"""Distillation methods, one a file; `netpress.distillation` says what a method defines."""

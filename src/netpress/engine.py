@@ -1,0 +1,172 @@
+"""The one training loop: base training, distillation and fine-tuning."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netpress.config import Recipe, Runtime
+from netpress.data.batches import DeviceSplit, batches_per_epoch, training_batches
+from netpress.errors import TrainingError
+from netpress.measure import Quality, autocast, evaluate
+from netpress.progress import EpochProgress
+
+#: (images (B, C, H, W), logits (B, classes), targets (B, classes)) -> loss, a scalar.
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+History = list[dict[str, Any]]
+#: Losses are looked at in groups, so that a GPU need not wait after every step.
+CHECK_EVERY = 20
+
+
+def cross_entropy(images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy with soft targets, in nats; the objective when there is no teacher."""
+    return nn.functional.cross_entropy(logits, targets)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and with which random numbers.
+
+    `first_epoch` is added to the epoch where it names random numbers, so that fine-tuning in rounds sees
+    new views in every round.
+    """
+
+    recipe: Recipe
+    epochs: int
+    seed: int
+    first_epoch: int = 0
+
+
+def fit(
+    network: nn.Module,
+    train: DeviceSplit,
+    val: DeviceSplit,
+    schedule: Schedule,
+    runtime: Runtime,
+    label: str,
+    objective: Objective = cross_entropy,
+) -> History:
+    """Train `network` in place and leave it in eval mode.
+
+    Args:
+        network: on the splits' device.
+        train, val: the splits; `val` is measured after every epoch.
+        schedule: recipe, epochs and seed.
+        runtime: precision, memory format, compilation.
+        label: shown with the progress.
+        objective: the loss to lower.
+
+    Returns:
+        One row an epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc.
+
+    Raises:
+        TrainingError: the loss is not finite; says in which epoch and step.
+    """
+    recipe = schedule.recipe
+    network.to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
+    forward = torch.compile(network) if runtime.compile else network
+    optimizer = make_optimizer(network, recipe)
+    steps = batches_per_epoch(len(train), recipe.batch_size)
+    history: History = []
+    with EpochProgress(label, schedule.epochs, steps, len(train)) as progress:
+        for epoch in range(schedule.epochs):
+            network.train()
+            losses: list[Tensor] = []
+            hits = torch.zeros((), dtype=torch.int64, device=train.labels.device)
+            batches = training_batches(
+                train,
+                recipe.augment,
+                recipe.label_smoothing,
+                recipe.batch_size,
+                schedule.seed,
+                schedule.first_epoch + epoch,
+            )
+            for step, (images, targets) in enumerate(batches):
+                lr = learning_rate(recipe, epoch * steps + step, schedule.epochs * steps)
+                with autocast(runtime, images.device):
+                    logits = forward(images)
+                loss = objective(images, logits.float(), targets)
+                _update(network, optimizer, loss, lr, recipe.clip_norm)
+                losses.append(loss.detach())
+                hits += (logits.argmax(1) == targets.argmax(1)).sum()
+                if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+                    _require_finite(losses, epoch, label)
+                progress.step()
+            quality = evaluate(network, val, runtime)
+            _require_finite_quality(quality, epoch, label)
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "lr": lr,
+                    "train_loss": float(torch.stack(losses).double().mean()),
+                    "train_acc": int(hits) / len(train),
+                    "val_loss": quality.loss,
+                    "val_acc": quality.accuracy,
+                }
+            )
+            progress.epoch_done(history[-1])
+    return history
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Build the recipe's optimizer; biases and normalization are not decayed."""
+    groups = [
+        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
+
+
+def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+    """Return the learning rate of `step` (from 0) of `total`.
+
+    Both schedules rise over the first `warmup` share of the steps and fall along a cosine to almost 0. `one_cycle`
+    rises along a cosine from lr / 25 (Smith and Topin, https://arxiv.org/abs/1708.07120), `cosine` along a line
+    from 0 (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983).
+    """
+    rise = recipe.warmup * total
+    if step < rise:
+        if recipe.schedule == "cosine":
+            return recipe.lr * (step + 1) / (rise + 1)
+        start = recipe.lr / 25
+        return start + (recipe.lr - start) * (1 - math.cos(math.pi * step / rise)) / 2
+    return recipe.lr * (1 + math.cos(math.pi * (step - rise) / (total - rise))) / 2
+
+
+def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip_norm: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimizer.step()
+
+
+def _require_finite(losses: list[Tensor], epoch: int, label: str) -> None:
+    recent = torch.stack(losses[-CHECK_EVERY:])
+    for offset in _positions(~torch.isfinite(recent)):
+        step = len(losses) - len(recent) + offset
+        raise TrainingError(
+            f"{label}: the loss became {float(recent[offset])} in epoch {epoch + 1}, step {step + 1}; nothing was "
+            "written. Usual causes: the learning rate is too high (lower recipes.<name>.lr), gradients are not "
+            "clipped (set clip_norm: 5.0), or bf16 is too coarse (set runtime.precision: fp32)"
+        )
+
+
+def _positions(mask: Tensor) -> Iterator[int]:
+    yield from mask.nonzero().flatten().tolist()
+
+
+def _require_finite_quality(quality: Quality, epoch: int, label: str) -> None:
+    if not math.isfinite(quality.loss):
+        raise TrainingError(
+            f"{label}: the validation loss became {quality.loss} after epoch {epoch + 1}; nothing was written. "
+            "Usual cause: the learning rate is too high (lower recipes.<name>.lr)"
+        )

@@ -1,0 +1,85 @@
+"""ONNX: the form in which models are shipped and their sizes compared across families."""
+
+import logging
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from netpress.errors import ArtifactError
+
+#: Largest accepted difference between a network's logits and its ONNX file's, relative to the largest logit.
+TOLERANCE = 1e-4
+
+
+def export_onnx(network: nn.Module, in_channels: int, height: int, width: int) -> bytes:
+    """Export `network` (on the CPU, in eval mode) and check the result against it.
+
+    The input is `images` (N, in_channels, height, width) float32, normalized; the output `logits` (N, classes).
+
+    Raises:
+        ArtifactError: the exported model computes something else.
+    """
+    example = torch.linspace(-1, 1, 2 * in_channels * height * width).reshape(2, in_channels, height, width)
+    network = network.to(memory_format=torch.contiguous_format)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    if program is None:
+        raise ArtifactError("the ONNX exporter returned nothing")
+    data = without_metadata(program.model_proto.SerializeToString())
+    with torch.inference_mode():
+        expected = network(example)
+    error = float((OnnxModule(data, threads=1)(example) - expected).abs().max())
+    if not error <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise ArtifactError(f"the exported ONNX model is off by {error:.2e}, allowed {TOLERANCE:.0e}")
+    return data
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Drop stack traces, docs and annotations: they carry the clone's path and would change the hash."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graph = model.graph
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del graph.value_info[:]
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+class OnnxModule(nn.Module):
+    """A module whose forward runs an ONNX model on the CPU: (N, C, H, W) float32 -> (N, classes) float32."""
+
+    def __init__(self, data: bytes, threads: int) -> None:
+        super().__init__()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own error types derive from RuntimeError and Exception alike
+            raise ArtifactError(f"onnxruntime refuses the ONNX model: {str(error).splitlines()[0]}") from None
+        self.input_name = self.session.get_inputs()[0].name
+
+    def forward(self, images: Tensor) -> Tensor:
+        array = np.ascontiguousarray(images.detach().float().cpu().numpy())
+        logits = self.session.run(None, {self.input_name: array})[0]
+        return torch.from_numpy(logits).to(images.device)

@@ -1,0 +1,31 @@
+"""Low-rank factorization of a trained network's convolutions.
+
+A method is a file with `Options` and `factorize(conv, options)`, which returns a chain of convolutions
+that approximates `conv`, or None where the layer stays as it is.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from netpress import plugins
+from netpress.errors import ConfigError
+from netpress.models import Edit, replace_layer, sequence_edit
+from netpress.schema import parse
+
+
+def factorize_network(network: nn.Module, method_name: str, method_options: dict[str, Any]) -> Edit:
+    """Replace convolutions of `network` in place by chains, and return the edit that says which.
+
+    Raises:
+        ConfigError: the method leaves every layer as it is.
+    """
+    method = plugins.load("lowrank", method_name)
+    options = parse(method.Options, method_options, f"{method_name}.method_options")
+    convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    chains = {name: chain for name, conv in convs.items() if (chain := method.factorize(conv, options)) is not None}
+    if not chains:
+        raise ConfigError(f"{method_name} finds no convolution to factorize among {len(convs)}; allow narrower layers")
+    for name, chain in chains.items():
+        replace_layer(network, name, chain)
+    return sequence_edit(chains)

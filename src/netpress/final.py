@@ -1,0 +1,33 @@
+"""The test split, opened once for each model that was chosen on validation."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from netpress import artifacts
+from netpress.config import Shared
+from netpress.data.prepared import load_manifest
+from netpress.measure import evaluate
+from netpress.project import model_folder
+from netpress.runs import PREPARED, device_split, set_up
+
+
+def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:
+    """Write the test accuracy of every seed of a model; without a test split there is none to write."""
+    device = set_up(shared.runtime)
+    manifest = load_manifest(root / PREPARED)
+    specs, accuracies = [], []
+    split = device_split(root, "test", manifest, device, shared.runtime) if manifest.has_split("test") else None
+    for seed in shared.seeds:
+        loaded = artifacts.load(artifacts.seed_folder(model_folder(root, model_id), seed))
+        specs.append(loaded.spec)
+        if split is not None:
+            accuracies.append(evaluate(loaded.network.to(device), split, shared.runtime).accuracy)
+    metrics: dict[str, Any] = {"n_images": len(split) if split else 0, "weights_sha256": specs[0].weights_sha256}
+    if accuracies:
+        metrics["test_acc"] = statistics.fmean(accuracies)
+        metrics["test_acc_by_seed"] = accuracies
+        if len(accuracies) > 1:
+            metrics["test_acc_std"] = statistics.stdev(accuracies)
+        print(f"{model_id}  test {metrics['test_acc']:.2%}")
+    artifacts.write_metrics(root, f"test/{model_id}", metrics)

@@ -1,0 +1,81 @@
+"""ResNet18: four stages of two basic blocks. He et al., https://arxiv.org/abs/1512.03385.
+
+Layers bear torchvision's names, so that its weights load. It is written out because importing
+torchvision costs every stage seconds, and its ResNet takes neither a width nor a stem for small images.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from netpress.models._blocks import scaled
+from netpress.schema import Strict
+
+
+class Options(Strict):
+    """Options of ResNet18."""
+
+    width: float = Field(1.0, gt=0, le=4, description="factor of every channel count")
+    stem: Literal["imagenet", "small", "pooled"] = Field(
+        "imagenet", description="imagenet: 7x7 stride 2 and pooling; small: 3x3 alone; pooled: 3x3 and pooling"
+    )
+
+
+def build(num_classes: int, in_channels: int, options: Options) -> nn.Module:
+    """Build ResNet18; at width 1 with 3 channels and 11 classes it has 11,182,155 parameters."""
+    return ResNet18(num_classes, in_channels, options)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + shortcut)
+
+
+class ResNet18(nn.Module):
+    """(N, in_channels, H, W) -> (N, num_classes)."""
+
+    def __init__(self, num_classes: int, in_channels: int, options: Options) -> None:
+        super().__init__()
+        widths = [scaled(c, options.width) for c in (64, 128, 256, 512)]
+        if options.stem == "imagenet":
+            self.conv1 = nn.Conv2d(in_channels, widths[0], 7, 2, 3, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, widths[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if options.stem == "small" else nn.MaxPool2d(3, 2, 1)
+        self.layer1 = _stage(widths[0], widths[0], 1)
+        self.layer2 = _stage(widths[0], widths[1], 2)
+        self.layer3 = _stage(widths[1], widths[2], 2)
+        self.layer4 = _stage(widths[2], widths[3], 2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[3], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))

@@ -1,0 +1,45 @@
+"""Methods and architectures, found by file name.
+
+A family is a package (`models`, `distill`, `lowrank`, `prune`, `quantize`, `data.sources`). Each of
+its files whose name does not begin with an underscore is one member, named as in params.yaml. All but
+data sources define `Options`, their frozen config. Nothing is registered anywhere else.
+"""
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from netpress.errors import ConfigError
+
+WORDS = {
+    "models": "architecture",
+    "data.sources": "data source",
+    "distill": "distillation method",
+    "lowrank": "factorization method",
+    "prune": "pruning method",
+    "quantize": "quantization method",
+}
+
+
+def names(family: str) -> list[str]:
+    """Return the members of `family`, sorted."""
+    folder = Path(__file__).parent.joinpath(*family.split("."))
+    return sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_"))
+
+
+def load(family: str, name: str, where: str = "") -> ModuleType:
+    """Import member `name` of `family`; an unknown name lists what exists."""
+    known = names(family)
+    if name not in known:
+        prefix = f"{where}: " if where else ""
+        raise ConfigError(
+            f"{prefix}unknown {WORDS[family]} '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}"
+        )
+    return importlib.import_module(f"netpress.{family}.{name}")
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f", did you mean '{near[0]}'?" if near else ""

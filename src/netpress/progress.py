@@ -1,0 +1,45 @@
+"""Progress of long work: a bar with ETA on a terminal, else one line an epoch."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+class EpochProgress:
+    """Shows the epochs of one training run with images a second, ETA and validation accuracy."""
+
+    def __init__(self, label: str, epochs: int, steps: int, images: int) -> None:
+        self._label, self._epochs, self._images = label, epochs, images
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=epochs * steps, desc=label, unit="batch", disable=not self._terminal, leave=True)
+        self._start = time.monotonic()
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.close()
+
+    def step(self) -> None:
+        """One batch is done."""
+        self._bar.update()
+
+    def epoch_done(self, row: dict[str, Any]) -> None:
+        """Show the row of history of the epoch that has ended."""
+        self._done += 1
+        seconds = time.monotonic() - self._start
+        rate = self._images * self._done / seconds
+        if self._terminal:
+            self._bar.set_postfix_str(f"val {row['val_acc']:.2%}, {rate:,.0f} img/s")
+            return
+        left = seconds / self._done * (self._epochs - self._done)
+        print(
+            f"{self._label}  epoch {self._done}/{self._epochs}  loss {row['train_loss']:.3f}  "
+            f"val {row['val_acc']:.2%}  {rate:,.0f} img/s  ETA {int(left // 60)}:{int(left % 60):02d}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,27 @@
+"""Where the project lies and how its parts are named."""
+
+from pathlib import Path
+
+from netpress.errors import NetpressError
+
+#: Sections of params.yaml whose variants are models, in the order of the graph.
+MODEL_STAGES = ("train", "distill", "lowrank", "factorize", "prune", "prune_sweep", "quantize")
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the nearest folder at or above `start` (default: the current one) that holds dvc.yaml."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise NetpressError(f"no dvc.yaml in {start} or above it: run this inside a netpress project")
+
+
+def model_folder(root: Path, model_id: str) -> Path:
+    """Folder of the model `<stage>/<variant>`, with one `seed_<k>/` below it for each seed."""
+    return root / "models" / model_id
+
+
+def metrics_file(root: Path, model_id: str) -> Path:
+    """Validation metrics of the model `<stage>/<variant>`."""
+    return root / "metrics" / f"{model_id}.json"

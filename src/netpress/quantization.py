@@ -1,0 +1,69 @@
+"""Quantization of a trained model's ONNX file.
+
+A method is a file with `Options`, `calibration_count(options)` and `quantize(onnx, calibration, options)`:
+the bytes of an fp32 model and (n, C, H, W) float32 normalized training images -> the bytes of the
+quantized model, which takes and gives float32.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from netpress import artifacts, plugins
+from netpress.artifacts import ONNX
+from netpress.data.batches import DeviceSplit
+from netpress.export import OnnxModule, without_metadata
+from netpress.measure import evaluate
+from netpress.runs import Bench, metrics_of, run_seeds
+from netpress.schema import parse
+
+#: Names the stream of random numbers that chooses the calibration images.
+CALIBRATION = 3
+
+
+def quantize_model(bench: Bench) -> None:
+    """Quantize every seed of the parent; the accuracy is that of the quantized model as onnxruntime runs it."""
+    method = plugins.load("quantize", bench.item.method)
+    options = parse(method.Options, bench.item.method_options, f"{bench.item.method}.method_options")
+    train, val = bench.split("train"), bench.split("val")
+
+    def make(seed: int, folder: Path) -> dict[str, Any]:
+        parent = bench.parent(seed)
+        onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
+        calibration = calibration_images(train, method.calibration_count(options), seed)
+        data = without_metadata(method.quantize(onnx, calibration, options))
+        quality = evaluate(OnnxModule(data, bench.config.runtime.threads), val, bench.config.runtime)
+        spec = parent.spec.model_copy(
+            update={
+                "model_id": bench.model_id,
+                "seed": seed,
+                "method": bench.item.method,
+                "parent": parent.spec.model_id,
+                "parent_sha256": parent.spec.weights_sha256,
+                "quantized": True,
+                "weight_bytes": initializer_bytes(data),
+                "onnx_bytes": len(data),
+            }
+        )
+        spec = artifacts.save_model(folder / f"seed_{seed}", spec, {ONNX: data})
+        history = [{"val_acc": quality.accuracy, "val_loss": quality.loss}]
+        return metrics_of(spec, len(data), history) | {"epochs": 0}
+
+    run_seeds(bench, make)
+
+
+def calibration_images(train: DeviceSplit, count: int, seed: int) -> np.ndarray:
+    """Draw `count` training images: (count, C, H, W) float32, normalized."""
+    chosen = np.random.default_rng([seed, CALIBRATION]).permutation(len(train))[:count]
+    images = train.images[torch.from_numpy(np.sort(chosen)).to(train.images.device)]
+    return np.ascontiguousarray(train.normalize(images).cpu().numpy())
+
+
+def initializer_bytes(data: bytes) -> int:
+    """Return the payload of all tensors of an ONNX model."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)

@@ -1,0 +1,68 @@
+"""Static int8 in the QDQ format: per-channel weights, activations scaled on training images.
+
+Jacob et al., https://arxiv.org/abs/1712.05877; done by onnxruntime. Depthwise convolutions need the
+per-channel weights: with one scale for a whole layer they can collapse.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from netpress.schema import Strict
+
+
+class Options(Strict):
+    """Options of static int8."""
+
+    calibration_images: int = Field(ge=1, le=100_000, description="training images that set the activations' scales")
+    calibration: Literal["minmax", "entropy", "percentile"] = Field(description="how a scale follows from the values")
+
+
+def calibration_count(options: Options) -> int:
+    """Return how many training images are needed."""
+    return options.calibration_images
+
+
+def quantize(onnx_bytes: bytes, calibration: np.ndarray, options: Options) -> bytes:
+    """Fold normalizations into convolutions, then quantize weights and activations to int8."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }
+    logging.getLogger().setLevel(logging.ERROR)
+    model = onnx.load_from_string(onnx_bytes)
+    with tempfile.TemporaryDirectory() as name:
+        prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "quantized.onnx"
+        quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(quantized),
+            _Reader(model.graph.input[0].name, calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=methods[options.calibration],
+            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+        )
+        return quantized.read_bytes()
+
+
+class _Reader:
+    """Feeds the calibration images (n, C, H, W) in batches, as onnxruntime's CalibrationDataReader does."""
+
+    def __init__(self, input_name: str, images: np.ndarray) -> None:
+        batches = np.array_split(images, max(1, len(images) // 64))
+        self._feeds = iter([{input_name: batch} for batch in batches])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._feeds, None)

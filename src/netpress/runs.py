@@ -1,0 +1,210 @@
+"""What every model stage shares: open the data, make each seed, save models, write metrics."""
+
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netpress import artifacts, config, files
+from netpress.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
+from netpress.config import Runtime, VariantConfig
+from netpress.data.batches import DeviceSplit
+from netpress.data.prepared import Manifest, load_manifest, load_split
+from netpress.engine import History
+from netpress.errors import ConfigError
+from netpress.export import export_onnx
+from netpress.graph import parent_of
+from netpress.measure import count_macs, count_params, weight_bytes
+from netpress.store import finished_seed, fingerprint
+
+PREPARED = Path("data/prepared")
+HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One variant's stage at work: its config, the data on the device, and its parent."""
+
+    root: Path
+    model_id: str
+    config: VariantConfig
+    manifest: Manifest
+    device: torch.device
+
+    @property
+    def item(self) -> Any:
+        """The variant's item of params.yaml."""
+        return self.config.item
+
+    def split(self, name: str) -> DeviceSplit:
+        """Load one split onto the device."""
+        return device_split(self.root, name, self.manifest, self.device, self.config.runtime)
+
+    def parent(self, seed: int) -> Loaded:
+        """Load the parent's or teacher's model of this seed, or its only one."""
+        parent = parent_of(self.item)
+        if parent is None:
+            raise ConfigError(f"{self.model_id} names no parent")
+        return artifacts.load_parent(self.root, parent, seed)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network that a method has made, and how."""
+
+    network: nn.Module
+    history: History
+    arch: str
+    options: dict[str, Any]
+    edits: list[artifacts.Edit]
+    method: str | None
+    parent: Loaded | None
+
+
+def open_bench(root: Path, stage: str, variant: str) -> Bench:
+    """Read the variant's config and the manifest, and set up the device."""
+    variant_config = config.for_variant(root / "params.yaml", stage, variant)
+    device = set_up(variant_config.runtime)
+    return Bench(root, f"{stage}/{variant}", variant_config, load_manifest(root / PREPARED), device)
+
+
+def set_up(runtime: Runtime) -> torch.device:
+    """Fix threads and algorithms, so that the same commit gives the same bits; return the device.
+
+    Raises:
+        ConfigError: CUDA is asked for and there is none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto")
+    use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def device_split(root: Path, name: str, manifest: Manifest, device: torch.device, runtime: Runtime) -> DeviceSplit:
+    """Load one prepared split onto `device`, as uint8."""
+    split = load_split(root / PREPARED, name)
+    return DeviceSplit(
+        images=torch.from_numpy(split.images).to(device),
+        labels=torch.from_numpy(split.labels).to(device),
+        num_classes=len(manifest.classes),
+        mean=tuple(manifest.mean),
+        std=tuple(manifest.std),
+        channels_last=runtime.channels_last,
+    )
+
+
+def run_seeds(bench: Bench, make: Callable[[int, Path], dict[str, Any]]) -> None:
+    """Make every seed of the variant and write its metrics.
+
+    Args:
+        bench: the variant at work.
+        make: given a seed and a folder, writes that seed's models below it and returns its metrics.
+    """
+    print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
+    rows = []
+    for seed in bench.config.seeds:
+        has_parent = parent_of(bench.item) is not None
+        facts = {
+            "model_id": bench.model_id,
+            "seed": seed,
+            "config": bench.config.model_dump(exclude={"seeds", "item"}) | {"item": bench.item.model_dump()},
+            "data": bench.manifest.sha256,
+            "parent": bench.parent(seed).spec.sha256 if has_parent else None,
+            "device": bench.device.type,
+        }
+        rows.append(
+            finished_seed(bench.root, bench.model_id, seed, fingerprint(facts), lambda folder, s=seed: make(s, folder))
+        )
+    artifacts.write_seeds(artifacts.model_folder(bench.root, bench.model_id), bench.config.seeds)
+    for rounds in sorted(artifacts.model_folder(bench.root, bench.model_id).glob("round_*")):
+        artifacts.write_seeds(rounds, bench.config.seeds)
+    metrics = over_seeds(rows)
+    artifacts.write_metrics(bench.root, bench.model_id, metrics)
+    print(
+        f"{bench.model_id}  val {metrics['val_acc']:.2%}  {metrics['params']:,} parameters  "
+        f"{metrics['onnx_bytes'] / 1e6:.3f} MB as ONNX",
+        flush=True,
+    )
+
+
+def save(bench: Bench, folder: Path, seed: int, made: Made) -> dict[str, Any]:
+    """Save one trained network in the three forms of a model folder, and return its metrics."""
+    data = bench.manifest
+    network = made.network.to("cpu", memory_format=torch.contiguous_format).eval()
+    in_channels, size = data.channels, data.resolution
+    onnx = export_onnx(network, in_channels, size, size)
+    contents = {WEIGHTS: artifacts.weights_as_bytes(network), ONNX: onnx, HISTORY: _history_bytes(made.history)}
+    spec = Spec(
+        model_id=bench.model_id,
+        seed=seed,
+        arch=made.arch,
+        options=made.options,
+        edits=made.edits,
+        method=made.method,
+        parent=made.parent.spec.model_id if made.parent else None,
+        parent_sha256=made.parent.spec.weights_sha256 if made.parent else None,
+        classes=list(data.classes),
+        in_channels=in_channels,
+        height=size,
+        width=size,
+        mean=list(data.mean),
+        std=list(data.std),
+        quantized=False,
+        params=count_params(network),
+        macs=count_macs(network, in_channels, size, size),
+        weight_bytes=weight_bytes(network.state_dict()),
+        onnx_bytes=len(onnx),
+        sha256={},
+    )
+    spec = artifacts.save_model(folder, spec, contents)
+    return metrics_of(spec, len(contents[WEIGHTS]), made.history)
+
+
+def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str, Any]:
+    """Return the validation metrics of one seed; the accuracy is the last epoch's."""
+    last = history[-1]
+    return {
+        "arch": spec.arch,
+        "method": spec.method,
+        "parent": spec.parent,
+        "val_acc": last["val_acc"],
+        "val_acc_best": max(row["val_acc"] for row in history),
+        "val_loss": last["val_loss"],
+        "params": spec.params,
+        "macs": spec.macs,
+        "weight_bytes": spec.weight_bytes,
+        "onnx_bytes": spec.onnx_bytes,
+        "checkpoint_bytes": checkpoint_bytes,
+        "epochs": len(history),
+        "weights_sha256": spec.weights_sha256,
+    }
+
+
+def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the seeds' metrics: means and deviations of what training varies, the rest from the shipped seed."""
+    merged = dict(rows[0]) | {"n_seeds": len(rows)}
+    for key in ("val_acc", "val_acc_best", "val_loss"):
+        if key not in rows[0]:
+            continue
+        values = [row[key] for row in rows]
+        merged[key] = statistics.fmean(values)
+        if len(rows) > 1:
+            merged[f"{key}_std"] = statistics.stdev(values)
+    merged["val_acc_by_seed"] = [row["val_acc"] for row in rows]
+    if "rounds" in rows[0]:
+        by_round = zip(*(row["rounds"] for row in rows), strict=True)
+        merged["rounds"] = [over_seeds(list(same_round)) for same_round in by_round]
+    return merged
+
+
+def _history_bytes(history: History) -> bytes:
+    return files.csv_text(history, HISTORY_COLUMNS).encode("utf-8")

@@ -1,0 +1,112 @@
+"""Strict, frozen configs, and pydantic's complaints in the words of params.yaml."""
+
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import annotated_types
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from netpress.errors import ConfigError
+from netpress.plugins import did_you_mean
+
+
+class Strict(BaseModel):
+    """A frozen config that refuses unknown keys, numbers as text, infinities and NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=Strict)
+
+
+def parse(cls: type[T], raw: Any, where: str) -> T:
+    """Validate `raw` as `cls`; every fault is named in one `ConfigError`, one line each.
+
+    `where` is the dotted key under which `raw` stands in params.yaml ("" for the whole file).
+    """
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        lines = [_line(cls, fault, where) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _line(cls: type[BaseModel], fault: Any, where: str) -> str:
+    # "[key]" marks a fault of a dictionary's key itself, "function-..." and union tags are pydantic's own.
+    loc = [part for part in fault["loc"] if part != "[key]"]
+    key = ".".join([where, *map(str, loc)] if where else map(str, loc)) or "params.yaml"
+    owner, field = _resolve(cls, loc)
+    if fault["type"] == "extra_forbidden":
+        known = [f.alias or n for n, f in owner.model_fields.items()] if owner else []
+        return f"{key}: unknown key{did_you_mean(str(loc[-1]), known)}; allowed: {', '.join(known)}"
+    allowed = _describe(field) if field else fault["msg"]
+    if fault["type"] == "missing":
+        return f"{key}: missing; add it, {allowed}"
+    if fault["type"] == "value_error":
+        return f"{key} = {_short(fault['input'])}: {fault['ctx']['error']}"
+    if "[key]" in fault["loc"]:
+        return f"{key}: the name is not allowed: use lower-case letters, digits and underscores"
+    return f"{key} = {_short(fault['input'])}: must be {allowed}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _resolve(cls: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+    """Walk `loc` through nested configs: the config that owns the last key, and its field if known."""
+    owner: Any = cls
+    field: FieldInfo | None = None
+    for part in loc:
+        if isinstance(owner, type) and issubclass(owner, BaseModel):
+            last_owner = owner
+            field = next((f for n, f in owner.model_fields.items() if part in (n, f.alias)), None)
+            if field is None:
+                return last_owner, None
+            owner = field.annotation
+        elif typing.get_origin(owner) in (dict, list, tuple):
+            owner = typing.get_args(owner)[-1]
+            if typing.get_origin(owner) is typing.Annotated:
+                owner = typing.get_args(owner)[0]
+            last_owner = owner
+        else:
+            break
+    is_model = isinstance(last_owner, type) and issubclass(last_owner, BaseModel) if loc else False
+    return (last_owner if is_model else None), field
+
+
+def _describe(field: FieldInfo) -> str:
+    """Say in words what `field` takes: its type and its range."""
+    words = _type_words(field.annotation)
+    bounds = []
+    for rule in field.metadata:
+        if isinstance(rule, annotated_types.Ge):
+            bounds.append(f"at least {rule.ge}")
+        elif isinstance(rule, annotated_types.Gt):
+            bounds.append(f"above {rule.gt}")
+        elif isinstance(rule, annotated_types.Le):
+            bounds.append(f"at most {rule.le}")
+        elif isinstance(rule, annotated_types.Lt):
+            bounds.append(f"below {rule.lt}")
+        elif isinstance(rule, annotated_types.MinLen):
+            bounds.append(f"with at least {rule.min_length} entries")
+    text = " and ".join([f"{words} {bounds[0]}", *bounds[1:]]) if bounds else words
+    return f"{text} ({field.description})" if field.description else text
+
+
+def _type_words(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(str(v) for v in typing.get_args(annotation))
+    if origin is typing.Annotated:
+        return _type_words(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_words(arg) for arg in typing.get_args(annotation))
+    simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "nothing"}
+    if annotation in simple:
+        return simple[annotation]
+    return "a list" if origin in (list, tuple) else "a section of keys and values"

@@ -1,0 +1,50 @@
+"""What every stage script does around its one call: arguments, project root, errors in one line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from netpress.errors import NetpressError
+from netpress.project import find_root
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Run `action`; a user's mistake ends in its message and exit code 1, Ctrl-C in 130."""
+    try:
+        action()
+    except NetpressError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_stage(doc: str, action: Callable[[Path], None]) -> None:
+    """Run a stage without a variant from the project's root and exit."""
+    _parser(doc).parse_args()
+    sys.exit(guarded(lambda: action(_enter_root())))
+
+
+def run_variant_stage(
+    doc: str, action: Callable[[Path, str], None], variant_help: str, default: str | None = None
+) -> None:
+    """Run the stage of the variant named on the command line, or of `default`, from the project's root and exit."""
+    parser = _parser(doc)
+    nargs = "?" if default else None
+    parser.add_argument("variant", metavar="VARIANT", help=variant_help, nargs=nargs, default=default)
+    variant = parser.parse_args().variant
+    sys.exit(guarded(lambda: action(_enter_root(), variant)))
+
+
+def _parser(doc: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def _enter_root() -> Path:
+    root = find_root()
+    os.chdir(root)  # params.yaml names folders relative to it
+    return root

@@ -1,0 +1,18 @@
+"""Train one compact design afresh: an item of the section `lowrank`.
+
+Writes models/lowrank/VARIANT/ and metrics/lowrank/VARIANT.json.
+"""
+
+from pathlib import Path
+
+from netpress.designs import train_design
+from netpress.runs import open_bench
+from netpress.script import run_variant_stage
+
+
+def lowrank(root: Path, variant: str) -> None:
+    train_design(open_bench(root, "lowrank", variant))
+
+
+if __name__ == "__main__":
+    run_variant_stage(__doc__, lowrank, "a key of the section lowrank")

@@ -1,0 +1,19 @@
+"""Prune a trained model round by round: the section `prune`, or an item of `prune_sweep`.
+
+VARIANT is `main` for the section prune, or a key of prune_sweep. Writes models/prune/main/ and
+metrics/prune/main.json, or the same under prune_sweep/VARIANT.
+"""
+
+from pathlib import Path
+
+from netpress.pruning import prune_curve
+from netpress.runs import open_bench
+from netpress.script import run_variant_stage
+
+
+def prune(root: Path, variant: str) -> None:
+    prune_curve(open_bench(root, "prune" if variant == "main" else "prune_sweep", variant))
+
+
+if __name__ == "__main__":
+    run_variant_stage(__doc__, prune, "main (the default), or a key of the section prune_sweep", default="main")

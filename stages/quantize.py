@@ -1,0 +1,18 @@
+"""Quantize a trained model: an item of the section `quantize`.
+
+Writes models/quantize/VARIANT/ and metrics/quantize/VARIANT.json.
+"""
+
+from pathlib import Path
+
+from netpress.quantization import quantize_model
+from netpress.runs import open_bench
+from netpress.script import run_variant_stage
+
+
+def quantize(root: Path, variant: str) -> None:
+    quantize_model(open_bench(root, "quantize", variant))
+
+
+if __name__ == "__main__":
+    run_variant_stage(__doc__, quantize, "a key of the section quantize")

@@ -1,0 +1,19 @@
+"""Measure a chosen model on the test split: an entry of the list `final`.
+
+This is the only place where the test split is opened. VARIANT is a model id, such as train/resnet18_strong.
+Writes metrics/test/VARIANT.json; without a test split it holds no accuracy.
+"""
+
+from pathlib import Path
+
+from netpress import config
+from netpress.final import measure_on_test
+from netpress.script import run_variant_stage
+
+
+def test(root: Path, model_id: str) -> None:
+    measure_on_test(root, model_id, config.for_shared(root / "params.yaml"))
+
+
+if __name__ == "__main__":
+    run_variant_stage(__doc__, test, "a model id of the list final")

@@ -1,0 +1,18 @@
+"""Train one network on the labels alone: an item of the section `train`.
+
+Writes models/train/VARIANT/ and metrics/train/VARIANT.json.
+"""
+
+from pathlib import Path
+
+from netpress.designs import train_design
+from netpress.runs import open_bench
+from netpress.script import run_variant_stage
+
+
+def train(root: Path, variant: str) -> None:
+    train_design(open_bench(root, "train", variant))
+
+
+if __name__ == "__main__":
+    run_variant_stage(__doc__, train, "a key of the section train")

@@ -1,0 +1,44 @@
+"""Small data and settings that many tests share."""
+
+import pytest
+import torch
+
+from netpress.config import Augment, Recipe, Runtime
+from netpress.data.batches import DeviceSplit
+
+RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
+NO_AUGMENT = Augment(flip=False, crop_padding=0, erasing=0.0, mixup=0.0)
+RECIPE = Recipe(
+    optimizer="sgd",
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+    warmup=0.3,
+    batch_size=32,
+    label_smoothing=0.0,
+    clip_norm=5.0,
+    augment=NO_AUGMENT,
+)
+
+
+def striped(count, classes=3, size=28, channels=1, seed=0, **changes):
+    """Pictures that a small network learns in seconds: noise and one bright stripe, placed by class."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 60, (count, size, size, channels), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % classes
+    for image, label in zip(images, labels, strict=True):
+        start = int(label) * size // classes
+        image[start : start + 4] = 220
+    settings = {"num_classes": classes, "mean": (0.2,) * channels, "std": (0.3,) * channels, "channels_last": True}
+    return DeviceSplit(images, labels, **(settings | changes))
+
+
+@pytest.fixture
+def runtime():
+    return RUNTIME
+
+
+@pytest.fixture
+def recipe():
+    return RECIPE

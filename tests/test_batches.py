@@ -1,0 +1,115 @@
+"""Order and augmentation depend on seed, epoch and image index, and on nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import NO_AUGMENT, striped
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netpress.data.batches import batches_per_epoch, crop_and_flip, erase, training_batches
+
+ALL = NO_AUGMENT.model_copy(update={"flip": True, "crop_padding": 2, "erasing": 0.5})
+
+
+def epoch(split, augment=ALL, smoothing=0.0, batch_size=16, seed=0, number=0):
+    images, targets = zip(*training_batches(split, augment, smoothing, batch_size, seed, number), strict=True)
+    return torch.cat(images), torch.cat(targets)
+
+
+def by_content(images, targets):
+    """Sort the images of an epoch so that two orders can be compared."""
+    rows = torch.cat([images.flatten(1), targets], dim=1).numpy()
+    return rows[np.lexsort(rows.T)]
+
+
+def test_the_same_seed_and_epoch_give_the_same_views():
+    split = striped(50)
+    first, second = epoch(split), epoch(split)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_another_epoch_or_seed_gives_others():
+    split = striped(50)
+    base = epoch(split)[0]
+    assert not torch.equal(base, epoch(split, number=1)[0])
+    assert not torch.equal(base, epoch(split, seed=1)[0])
+
+
+@pytest.mark.parametrize("augment", [ALL, ALL.model_copy(update={"mixup": 0.4})])
+def test_views_do_not_depend_on_the_batch_size(augment):
+    split = striped(50)
+    small, large = epoch(split, augment, batch_size=7), epoch(split, augment, batch_size=50)
+    np.testing.assert_allclose(small[0], large[0], atol=1e-6)
+    np.testing.assert_allclose(small[1], large[1], atol=1e-6)
+
+
+def test_every_image_comes_once():
+    split = striped(53)
+    images, targets = epoch(split, NO_AUGMENT)
+    plain = split.normalize(split.images)
+    one_hot = torch.nn.functional.one_hot(split.labels, 3).float()
+    np.testing.assert_array_equal(by_content(images, targets), by_content(plain, one_hot))
+
+
+@given(count=st.integers(1, 2000), batch_size=st.integers(2, 300))
+def test_batches_are_of_nearly_equal_size(count, batch_size):
+    sizes = [len(part) for part in np.array_split(np.arange(count), batches_per_epoch(count, batch_size))]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == batches_per_epoch(count, batch_size)
+
+
+def test_normalization_is_that_of_the_statistics():
+    split = striped(4, channels=3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    out = split.normalize(split.images)
+    assert out.shape == (4, 3, 28, 28)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    expected = (split.images[2, 5, 7, 1].item() / 255 - 0.2) / 0.25
+    assert out[2, 1, 5, 7].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_flip_mirrors_and_a_crop_shifts():
+    image = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4, 1)
+    flip = NO_AUGMENT.model_copy(update={"flip": True})
+    assert torch.equal(crop_and_flip(image, torch.tensor([[0.4, 0, 0]]), flip), image.flip(2))
+    assert torch.equal(crop_and_flip(image, torch.tensor([[0.6, 0, 0]]), flip), image)
+    crop = NO_AUGMENT.model_copy(update={"crop_padding": 1})
+    corner = crop_and_flip(image, torch.tensor([[0.9, 0.0, 0.0]]), crop)[0, :, :, 0]
+    assert torch.equal(corner[1:, 1:], image[0, :3, :3, 0])
+    assert corner[0].sum() == corner[:, 0].sum() == 0
+    centre = crop_and_flip(image, torch.tensor([[0.9, 0.5, 0.5]]), crop)
+    assert torch.equal(centre, image)
+
+
+@given(draws=st.lists(st.floats(0, 0.999), min_size=5, max_size=5), size=st.integers(8, 32))
+@settings(max_examples=100)
+def test_erasing_removes_one_rectangle_within_the_image(draws, size):
+    images = torch.ones(1, 2, size, size)
+    out = erase(images, torch.tensor([draws], dtype=torch.float32), 0.5)
+    gone = out[0, 0] == 0
+    assert torch.equal(out[0, 0], out[0, 1])
+    if draws[0] >= 0.5:
+        assert not gone.any()
+        return
+    rows, columns = gone.any(1).nonzero().flatten(), gone.any(0).nonzero().flatten()
+    assert gone[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    assert gone.sum() == len(rows) * len(columns)
+    assert 1 / size**2 <= gone.float().mean() <= 0.45
+
+
+def test_smoothed_targets_sum_to_one():
+    _, targets = epoch(striped(30), smoothing=0.3)
+    torch.testing.assert_close(targets.sum(1), torch.ones(30))
+    torch.testing.assert_close(targets.max(1).values, torch.full((30,), 0.7 + 0.1))
+
+
+def test_mixup_mixes_images_and_targets_alike():
+    split = striped(40, mean=(0.0,), std=(1.0,))
+    split.images[:] = (split.labels * 100).to(torch.uint8)[:, None, None, None]
+    mix = NO_AUGMENT.model_copy(update={"mixup": 1.0})
+    images, targets = epoch(split, mix)
+    brightness = (targets * torch.tensor([0.0, 100.0, 200.0])).sum(1) / 255
+    torch.testing.assert_close(images.mean((1, 2, 3)), brightness, atol=1e-5, rtol=1e-5)
+    assert ((targets.max(1).values < 0.99) & (targets.max(1).values > 0.34)).any()

@@ -1,0 +1,90 @@
+"""`python -m netpress doctor`: what it prints and when it fails."""
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+
+import pytest
+
+from netpress.__main__ import main
+from netpress.cli import doctor
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copy(ROOT / "profiles" / "default.yaml", tmp_path / "params.yaml")
+    (tmp_path / "data" / "fashion-mnist").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def edit(path: Path, old: str, new: str):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_sound_project(project, capsys):
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    names = [line.split()[1] for line in out.splitlines()]
+    assert {"python", "torch", "device", "threads", "disk", "memory", "data", "params.yaml"} <= set(names)
+    assert "FAIL" not in out and err == ""
+    columns = {line.index(line.split()[2]) for line in out.splitlines()}
+    assert len(columns) == 1, "the lines are aligned"
+    assert main(["doctor", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_invalid_params(project, capsys, quiet):
+    edit(project / "params.yaml", "  resolution: 28", "  resolutoin: 28")
+    assert main(["doctor", *quiet]) == 1
+    out, err = capsys.readouterr()
+    assert "data.resolutoin: unknown key, did you mean 'resolution'?" in out + err
+    assert "data.resolution: missing" in out + err
+    assert bool(out) != bool(quiet)
+
+
+def test_missing_params(project, capsys):
+    (project / "params.yaml").unlink()
+    assert main(["doctor", "--quiet"]) == 1
+    assert "python -m netpress use default" in capsys.readouterr().err
+
+
+def test_missing_data(project, capsys):
+    (project / "data" / "fashion-mnist").rmdir()
+    assert main(["doctor", "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert "data/fashion-mnist does not exist" in err and "params.yaml:" not in err
+
+
+def test_missing_and_old_packages(project, capsys, monkeypatch):
+    real = importlib.metadata.version
+
+    def version(name):
+        if name == "onnxruntime":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.10.1+cpu" if name == "torch" else real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert main(["doctor", "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert "onnxruntime  not installed: run 'make setup'" in err
+    assert "2.10.1+cpu, older than 2.11" in err
+
+
+def test_cuda_asked_for_and_absent(project, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_has_cuda", lambda: False)
+    edit(project / "params.yaml", "  device: cpu", "  device: cuda")
+    assert main(["doctor", "--quiet"]) == 1
+    assert "runtime.device" in capsys.readouterr().err
+
+
+def test_more_threads_than_cores_is_a_warning(project, capsys):
+    edit(project / "params.yaml", "  threads: 2", "  threads: 1000")
+    assert main(["doctor"]) == 0
+    assert any(line.startswith("warn  threads") for line in capsys.readouterr().out.splitlines())

@@ -1,0 +1,114 @@
+"""The training loop: it learns, repeats itself exactly, follows its schedule and stops on NaN."""
+
+import pytest
+import torch
+from conftest import RECIPE, RUNTIME, striped
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netpress.engine import Schedule, fit, learning_rate, make_optimizer
+from netpress.errors import TrainingError
+from netpress.measure import evaluate
+from netpress.models import build_model
+
+
+def small_network(seed=0):
+    torch.manual_seed(seed)
+    return build_model("compact_cnn", 3, 1, width=0.25)
+
+
+def run(network, recipe=RECIPE, epochs=2, seed=0, runtime=RUNTIME, **options):
+    return fit(network, striped(96), striped(48, seed=1), Schedule(recipe, epochs, seed), runtime, "test", **options)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+def test_it_learns(optimizer, schedule):
+    lr = 0.05 if optimizer == "sgd" else 0.003
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "schedule": schedule, "lr": lr})
+    history = run(small_network(), recipe, epochs=8)
+    assert history[-1]["val_acc"] > 0.95
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_two_runs_are_equal_bit_by_bit():
+    first, second = small_network(), small_network()
+    assert run(first) == run(second)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_another_seed_gives_another_run():
+    assert run(small_network(), seed=0) != run(small_network(), seed=1)
+
+
+def test_history_has_one_row_an_epoch_and_its_last_accuracy_is_measured_again():
+    network = small_network()
+    history = run(network, epochs=3)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert not network.training
+    assert evaluate(network, striped(48, seed=1), RUNTIME).accuracy == history[-1]["val_acc"]
+
+
+def test_bf16_trains_too():
+    history = run(small_network(), epochs=8, runtime=RUNTIME.model_copy(update={"precision": "bf16"}))
+    assert history[-1]["val_acc"] > 0.9
+
+
+def test_contiguous_memory_gives_nearly_the_same_network():
+    one, two = small_network(), small_network()
+    run(one, epochs=1)
+    run(two, epochs=1, runtime=RUNTIME.model_copy(update={"channels_last": False}))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=5e-3, rtol=1e-2)
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_step():
+    calls = []
+
+    def objective(images, logits, targets):
+        calls.append(1)
+        return logits.sum() * (float("nan") if len(calls) == 5 else 0.0)
+
+    with pytest.raises(TrainingError, match=r"became nan in epoch 2, step 2; nothing was written.*learning rate"):
+        run(small_network(), epochs=3, objective=objective)
+
+
+def test_a_diverging_run_stops():
+    recipe = RECIPE.model_copy(update={"lr": 10.0, "clip_norm": 0.0, "weight_decay": 0.9})
+    with pytest.raises(TrainingError, match="test: the (validation )?loss became"):
+        run(small_network(), recipe, epochs=60)
+
+
+def test_clipping_bounds_the_first_step():
+    network = small_network()
+    before = [p.detach().clone() for p in network.parameters()]
+    recipe = RECIPE.model_copy(
+        update={"clip_norm": 1e-3, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 96, "warmup": 0.0}
+    )
+    run(network, recipe, epochs=1)
+    moved = torch.cat([(p - b).flatten() for p, b in zip(network.parameters(), before, strict=True)]).norm()
+    assert 0 < moved <= RECIPE.lr * 1e-3 * 1.01
+
+
+def test_biases_and_normalization_are_not_decayed():
+    decayed, kept = make_optimizer(small_network(), RECIPE).param_groups
+    assert decayed["weight_decay"] == RECIPE.weight_decay
+    assert kept["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in kept["params"])
+
+
+@given(
+    schedule=st.sampled_from(["one_cycle", "cosine"]),
+    warmup=st.floats(0, 0.9),
+    total=st.integers(1, 500),
+)
+def test_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing(schedule, warmup, total):
+    recipe = RECIPE.model_copy(update={"schedule": schedule, "warmup": warmup})
+    rates = [learning_rate(recipe, step, total) for step in range(total)]
+    assert all(0 < rate <= recipe.lr * (1 + 1e-9) for rate in rates)
+    peak = rates.index(max(rates))
+    assert all(a <= b + 1e-12 for a, b in zip(rates[:peak], rates[1 : peak + 1], strict=True))
+    assert all(a >= b - 1e-12 for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+    if total > 50:
+        assert rates[-1] < 0.2 * recipe.lr

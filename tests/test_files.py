@@ -1,0 +1,55 @@
+"""Files are written whole or not at all, and never with NaN."""
+
+import os
+
+import pytest
+
+from netpress import files
+from netpress.errors import ArtifactError
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_stray(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_text(path, "old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ArtifactError, match=r"cannot write .*a\.json: No space left on device"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_folder_that_is_a_file_is_an_error_in_one_line(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        files.write_text(tmp_path / "a" / "b.json", "x")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_without_nan(tmp_path, value):
+    with pytest.raises(ArtifactError, match="NaN or infinite, so nothing was written"):
+        files.write_json(tmp_path / "m.json", {"val_acc": value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_sorted_utf8_with_unix_ends(tmp_path):
+    files.write_json(tmp_path / "m.json", {"b": "é", "a": 0.1})
+    assert (tmp_path / "m.json").read_bytes() == '{\n  "a": 0.1,\n  "b": "é"\n}\n'.encode()
+
+
+def test_damaged_json_names_file_and_remedy(tmp_path):
+    (tmp_path / "m.json").write_bytes(b"{")
+    with pytest.raises(ArtifactError, match=r"m\.json cannot be read .*; do this"):
+        files.read_json(tmp_path / "m.json", "do this")
+    with pytest.raises(ArtifactError, match=r"n\.json is missing; do that"):
+        files.read_json(tmp_path / "n.json", "do that")
+
+
+def test_csv_keeps_every_digit(tmp_path):
+    files.write_csv(tmp_path / "a.csv", [{"x": 0.1 + 0.2}, {"y": 2}], ["x", "y"])
+    assert (tmp_path / "a.csv").read_bytes() == b"x,y\n0.30000000000000004,\n,2\n"
+    with pytest.raises(ValueError, match="z"):
+        files.write_csv(tmp_path / "a.csv", [{"z": 1}], ["x"])

@@ -1,0 +1,142 @@
+"""Removing channels: pruned networks compute what the full network with those channels zeroed computes."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
+from netpress.errors import ConfigError
+from netpress.measure import count_params
+from netpress.models import build_model, layer_sizes, rebuild, widths_edit
+
+NETWORKS = [
+    ("resnet18", {"width": 0.25}),
+    ("resnet18", {"width": 0.25, "stem": "small"}),
+    ("mobile_student", {"width": 0.5}),
+    ("compact_cnn", {"groups": 2}),
+    ("compact_cnn", {"groups": 1}),
+    ("compact_cnn", {"groups": "depthwise"}),
+    ("plain_cnn", {"width": 0.125}),
+    ("large_cnn", {"width": 0.0625}),
+    ("large_cnn_depthwise", {"width": 0.0625}),
+]
+EXAMPLE = torch.zeros(2, 3, 32, 32)
+
+
+def lively(arch, options):
+    """A network whose normalizations have statistics and scales as after training."""
+    torch.manual_seed(0)
+    network = build_model(arch, 11, 3, **options)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.eval()
+
+
+def silence(network, removed):
+    """Zero the outputs of the removed channels: their weights, biases, scales and shifts."""
+    for name, indices in removed.items():
+        layer = network.get_submodule(name)
+        layer.weight.data[indices] = 0
+        if layer.bias is not None:
+            layer.bias.data[indices] = 0
+
+
+@pytest.mark.parametrize(("arch", "options"), NETWORKS)
+@pytest.mark.parametrize("rate", [0.3, 0.6])
+def test_pruned_equals_masked(arch, options, rate):
+    full = lively(arch, options)
+    pruned = copy.deepcopy(full)
+    removed = remove_channels(pruned, EXAMPLE, rate, 1, importance_of("magnitude", {"norm": 2}))
+    assert removed
+    assert count_params(pruned) < count_params(full)
+    silence(full, removed)
+    images = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        expected = full(images)
+        torch.testing.assert_close(pruned(images), expected, atol=1e-5, rtol=1e-5)
+        assert expected.std() > 0
+
+
+def test_masking_is_not_vacuous():
+    full = lively("resnet18", {"width": 0.25})
+    pruned = copy.deepcopy(full)
+    remove_channels(pruned, EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 2}))
+    images = torch.randn(4, 3, 32, 32)
+    assert not torch.allclose(pruned(images), full(images), atol=1e-3)
+
+
+@pytest.mark.parametrize(("arch", "options"), NETWORKS)
+def test_rebuilt_from_its_edit_exactly(arch, options):
+    network = lively(arch, options)
+    sizes = layer_sizes(network)
+    for _ in range(2):
+        remove_channels(network, EXAMPLE, 0.4, 1, importance_of("magnitude", {"norm": 1}))
+    again = rebuild(arch, 11, 3, options, [widths_edit(sizes, network)], network.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(again(images), network(images))
+
+
+def test_the_weakest_channels_go():
+    network = lively("plain_cnn", {"width": 0.125})
+    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    weak = [1, 4]
+    coupled = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)][:3]
+    first.weight.data[weak] *= 1e-3
+    coupled[1].weight.data[weak] *= 1e-3
+    coupled[2].weight.data[:, weak] *= 1e-3
+    removed = remove_channels(network, EXAMPLE, 0.25, 1, importance_of("magnitude", {"norm": 2}))
+    name = next(n for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    assert removed[name] == weak
+
+
+def test_rate_is_a_share_of_channels_not_of_parameters():
+    network = lively("resnet18", {"width": 0.25})
+    start = count_params(network)
+    remove_channels(network, EXAMPLE, 0.5, 1, importance_of("magnitude", {"norm": 2}))
+    assert layer_sizes(network)["layer4.1.conv2"] == [64, 64, 1]
+    assert count_params(network) == pytest.approx(0.25 * start, rel=0.02)
+
+
+def test_counts_are_rounded():
+    network = lively("resnet18", {"width": 0.5})
+    remove_channels(network, EXAMPLE, 0.3, 8, importance_of("magnitude", {"norm": 2}))
+    convs = [size for size in layer_sizes(network).values() if len(size) == 3]
+    assert all(outputs % 8 == 0 for _, outputs, _ in convs)
+
+
+def test_plan_ends_below_until_and_leaves_the_network_alone():
+    network = lively("resnet18", {"width": 0.25})
+    start = count_params(network)
+    left = plan_rounds(network, EXAMPLE, 0.3, 0.05, 1, importance_of("magnitude", {"norm": 2}))
+    assert count_params(network) == start
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.05 * start <= left[-2]
+
+
+def test_a_rate_that_removes_nothing_is_refused():
+    network = lively("resnet18", {"width": 0.0625})
+    with pytest.raises(ConfigError, match="removes no channel"):
+        plan_rounds(network, EXAMPLE, 0.01, 0.5, 64, importance_of("magnitude", {"norm": 2}))
+
+
+@given(total=st.integers(1, 300), rounds=st.integers(1, 60))
+@settings(max_examples=200)
+def test_epochs_are_shared_evenly_and_wholly(total, rounds):
+    if total < rounds:
+        with pytest.raises(ConfigError, match=f"allowed: {rounds} or more"):
+            share_epochs(total, rounds)
+        return
+    shares = share_epochs(total, rounds)
+    assert sum(shares) == total
+    assert len(shares) == rounds
+    assert max(shares) - min(shares) <= 1
+    assert shares == sorted(shares, reverse=True)
