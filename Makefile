@@ -1,8 +1,8 @@
 # Every target works without an activated environment; .venv is made when it is missing or stale.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
-UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+RUN = PATH="$(CURDIR)/.venv/bin:$$PATH"
+UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" $(UPGRADE)
 
 .PHONY: help setup repro test lint bench gate lock
@@ -11,21 +11,21 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
 setup: ## make or mend .venv (PYTHON=python3.12 chooses the interpreter)
-	@PATH="$${PATH#$(CURDIR)/.venv/bin:}" scripts/setup.sh
+	@scripts/setup.sh
 
 repro: setup ## run the pipeline of params.yaml: data, models, tables, figures
 	@scripts/repro.sh
 
 test: setup ## run all tests
-	@python -m pytest $(ARGS)
+	@$(RUN) python -m pytest $(ARGS)
 
 lint: setup ## check style, formatting and types
-	@ruff check .
-	@ruff format --check .
-	@mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
 
 bench: setup ## measure the speed of the pipeline on this machine
-	@python benchmarks/bench.py $(ARGS)
+	@$(RUN) python benchmarks/bench.py $(ARGS)
 
 gate: setup ## check that the committed dvc.lock follows from the committed code and params
 	@scripts/check_lock.sh

@@ -8,6 +8,15 @@ venv=.venv
 stamp=$venv/netpress-stamp
 lock=.netpress/setup.lock
 
+# An activated .venv must not be what a new one is made with.
+others=
+IFS=:
+for folder in $PATH; do
+    [ "$folder" = "$PWD/$venv/bin" ] || others=$others:$folder
+done
+unset IFS
+PATH=${others#:}
+
 fail() {
     echo "setup: $1" >&2
     shift

@@ -6,12 +6,12 @@ Writes models/distill/VARIANT/ and metrics/distill/VARIANT.json.
 from pathlib import Path
 from typing import Any
 
+from netpress.base.script import run_variant_stage
+from netpress.config import refuse_larger_student
 from netpress.designs import fit_and_save, fresh_network
 from netpress.distillation import taught_by
-from netpress.graph import refuse_larger_student
 from netpress.measure import count_params
 from netpress.runs import open_bench, run_seeds
-from netpress.script import run_variant_stage
 
 
 def distill(root: Path, variant: str) -> None:

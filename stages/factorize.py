@@ -6,11 +6,11 @@ Writes models/factorize/VARIANT/ and metrics/factorize/VARIANT.json.
 from pathlib import Path
 from typing import Any
 
+from netpress.base.script import run_variant_stage
 from netpress.engine import Schedule, fit
 from netpress.factorization import factorize_network
 from netpress.measure import evaluate
 from netpress.runs import Made, open_bench, run_seeds, save
-from netpress.script import run_variant_stage
 
 
 def factorize(root: Path, variant: str) -> None:
@@ -24,7 +24,7 @@ def factorize(root: Path, variant: str) -> None:
         edit = factorize_network(network, item.method, item.method_options)
         network.to(bench.device)
         before = evaluate(network, val, runtime)
-        schedule = Schedule(bench.config.recipe, item.epochs, seed)
+        schedule = Schedule(bench.recipe, item.epochs, seed)
         history = fit(network, train, val, schedule, runtime, f"{bench.model_id} seed {seed}")
         edits = [*parent.spec.edits, edit]
         made = Made(network, history, parent.spec.arch, parent.spec.options, edits, item.method, parent)

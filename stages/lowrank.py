@@ -5,9 +5,9 @@ Writes models/lowrank/VARIANT/ and metrics/lowrank/VARIANT.json.
 
 from pathlib import Path
 
+from netpress.base.script import run_variant_stage
 from netpress.designs import train_design
 from netpress.runs import open_bench
-from netpress.script import run_variant_stage
 
 
 def lowrank(root: Path, variant: str) -> None:

@@ -6,9 +6,9 @@ metrics/prune/main.json, or the same under prune_sweep/VARIANT.
 
 from pathlib import Path
 
+from netpress.base.script import run_variant_stage
 from netpress.pruning import prune_curve
 from netpress.runs import open_bench
-from netpress.script import run_variant_stage
 
 
 def prune(root: Path, variant: str) -> None:

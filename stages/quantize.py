@@ -5,9 +5,9 @@ Writes models/quantize/VARIANT/ and metrics/quantize/VARIANT.json.
 
 from pathlib import Path
 
+from netpress.base.script import run_variant_stage
 from netpress.quantization import quantize_model
 from netpress.runs import open_bench
-from netpress.script import run_variant_stage
 
 
 def quantize(root: Path, variant: str) -> None:

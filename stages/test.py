@@ -7,8 +7,8 @@ Writes metrics/test/VARIANT.json; without a test split it holds no accuracy.
 from pathlib import Path
 
 from netpress import config
+from netpress.base.script import run_variant_stage
 from netpress.final import measure_on_test
-from netpress.script import run_variant_stage
 
 
 def test(root: Path, model_id: str) -> None:

@@ -5,9 +5,9 @@ Writes models/train/VARIANT/ and metrics/train/VARIANT.json.
 
 from pathlib import Path
 
+from netpress.base.script import run_variant_stage
 from netpress.designs import train_design
 from netpress.runs import open_bench
-from netpress.script import run_variant_stage
 
 
 def train(root: Path, variant: str) -> None:

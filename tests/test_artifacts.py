@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from netpress import artifacts, files
+from netpress import artifacts
 from netpress.artifacts import HISTORY, ONNX, SPEC, WEIGHTS, Spec, load_model, save_model, weights_as_bytes
+from netpress.base import files
+from netpress.base.errors import ArtifactError
 from netpress.channels import importance_of, remove_channels
-from netpress.errors import ArtifactError
 from netpress.export import OnnxModule, export_onnx
 from netpress.factorization import factorize_network
 from netpress.measure import count_params, weight_bytes
@@ -157,7 +158,7 @@ def test_a_flipped_bit_is_found(folder, position):
 
 def test_weights_that_do_not_fit_are_listed(folder):
     """A spec and weights that are each whole, but not of one another."""
-    network, spec = made(options={"width": 0.5})
+    network, _ = made(options={"width": 0.5})
     data = weights_as_bytes(network)
     (folder / "seed_0" / WEIGHTS).write_bytes(data)
     path = folder / "seed_0" / SPEC

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from netpress import config
-from netpress.errors import ConfigError
+from netpress.base.errors import ConfigError
 from netpress.graph import load_checked
 
 ROOT = Path(__file__).parent.parent

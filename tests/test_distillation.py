@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netpress import plugins
+from netpress.base import plugins
+from netpress.base.schema import parse
 from netpress.config import Distill
 from netpress.distill import kd
 from netpress.distillation import taught_by
 from netpress.engine import Schedule, fit
 from netpress.models import build_model
-from netpress.schema import parse
 
 #: Ordinary options of every method; the contract test runs over all of them.
 OPTIONS = {"kd": {"temperature": 4.0, "weight": 0.7}}

@@ -1,13 +1,15 @@
 """The training loop: it learns, repeats itself exactly, follows its schedule and stops on NaN."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from conftest import RECIPE, RUNTIME, striped
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netpress.base.errors import TrainingError
 from netpress.engine import Schedule, fit, learning_rate, make_optimizer
-from netpress.errors import TrainingError
 from netpress.measure import evaluate
 from netpress.models import build_model
 
@@ -34,7 +36,9 @@ def test_it_learns(optimizer, schedule):
 def test_two_runs_are_equal_bit_by_bit():
     first, second = small_network(), small_network()
     assert run(first) == run(second)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_another_seed_gives_another_run():
@@ -75,7 +79,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step():
 
 def test_a_diverging_run_stops():
     recipe = RECIPE.model_copy(update={"lr": 10.0, "clip_norm": 0.0, "weight_decay": 0.9})
-    with pytest.raises(TrainingError, match="test: the (validation )?loss became"):
+    with pytest.raises(TrainingError, match=r"test: the (validation )?loss became"):
         run(small_network(), recipe, epochs=60)
 
 
@@ -108,7 +112,7 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing(schedule, w
     rates = [learning_rate(recipe, step, total) for step in range(total)]
     assert all(0 < rate <= recipe.lr * (1 + 1e-9) for rate in rates)
     peak = rates.index(max(rates))
-    assert all(a <= b + 1e-12 for a, b in zip(rates[:peak], rates[1 : peak + 1], strict=True))
-    assert all(a >= b - 1e-12 for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+    assert all(a <= b + 1e-12 for a, b in pairwise(rates[: peak + 1]))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates[peak:]))
     if total > 50:
         assert rates[-1] < 0.2 * recipe.lr

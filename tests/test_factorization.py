@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netpress import plugins
-from netpress.errors import ConfigError
+from netpress.base import plugins
+from netpress.base.errors import ConfigError
 from netpress.factorization import factorize_network
 from netpress.lowrank import tucker2
 from netpress.measure import count_params

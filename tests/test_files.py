@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from netpress import files
-from netpress.errors import ArtifactError
+from netpress.base import files
+from netpress.base.errors import ArtifactError
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_stray(tmp_path, monkeypatch):
@@ -19,7 +19,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_stray(tmp_path, monkeyp
     with pytest.raises(ArtifactError, match=r"cannot write .*a\.json: No space left on device"):
         files.write_text(path, "new")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_folder_that_is_a_file_is_an_error_in_one_line(tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from netpress import plugins
-from netpress.errors import ConfigError
+from netpress.base import plugins
+from netpress.base.errors import ConfigError
 from netpress.measure import count_macs, count_params, weight_bytes
 from netpress.models import build_model, build_on_meta, layer_sizes
 

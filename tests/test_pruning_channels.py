@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from netpress.base.errors import ConfigError
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
-from netpress.errors import ConfigError
 from netpress.measure import count_params
 from netpress.models import build_model, layer_sizes, rebuild, widths_edit
 

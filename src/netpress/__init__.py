@@ -1,3 +1,1 @@
 """netpress: which way of making my network smaller should I use, and what does it cost?"""
-
-__version__ = "0.1.0"

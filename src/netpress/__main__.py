@@ -6,8 +6,8 @@ Every command acts on the nearest folder at or above the current one that holds 
 import argparse
 import sys
 
+from netpress.base.script import guarded
 from netpress.cli import doctor, use
-from netpress.script import guarded
 
 COMMANDS = {"use": use, "doctor": doctor}
 

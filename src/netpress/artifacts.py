@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netpress import files
-from netpress.errors import ArtifactError, ConfigError
+from netpress.base import files
+from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.project import metrics_file, model_folder
+from netpress.base.schema import Strict, parse
 from netpress.models import Edit, rebuild
-from netpress.project import metrics_file, model_folder
-from netpress.schema import Strict, parse
 
 SPEC, WEIGHTS, ONNX, HISTORY, SEEDS = "spec.json", "model.safetensors", "model.onnx", "history.csv", "seeds.json"
 

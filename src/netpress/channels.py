@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from netpress import plugins
-from netpress.errors import ConfigError
+from netpress.base import plugins
+from netpress.base.errors import ConfigError
+from netpress.base.schema import parse
 from netpress.measure import count_params
-from netpress.schema import parse
 
 #: More rounds than this mean a rate too small to be meant.
 MAX_ROUNDS = 100
@@ -23,7 +23,9 @@ MAX_ROUNDS = 100
 def importance_of(method_name: str, method_options: dict[str, Any]) -> Callable[..., Any]:
     """Return the method's score of a group of channels."""
     method = plugins.load("prune", method_name)
-    score: Callable[..., Any] = method.importance(parse(method.Options, method_options, f"{method_name}.method_options"))
+    score: Callable[..., Any] = method.importance(
+        parse(method.Options, method_options, f"{method_name}.method_options")
+    )
     return score
 
 
@@ -95,5 +97,7 @@ def share_epochs(total: int, rounds: int) -> list[int]:
         ConfigError: there are fewer epochs than rounds.
     """
     if total < rounds:
-        raise ConfigError(f"epochs = {total} cannot be shared among {rounds} rounds of pruning; allowed: {rounds} or more")
+        raise ConfigError(
+            f"epochs = {total} cannot be shared among {rounds} rounds of pruning; allowed: {rounds} or more"
+        )
     return [total // rounds + (k < total % rounds) for k in range(rounds)]

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from netpress import plugins
-from netpress.errors import ConfigError
-from netpress.project import MODEL_STAGES
-from netpress.schema import Strict, parse
+from netpress.base import plugins
+from netpress.base.errors import ConfigError
+from netpress.base.project import MODEL_STAGES
+from netpress.base.schema import Strict, parse
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 ModelId = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(MODEL_STAGES)})/[a-z0-9_]+(/round_[1-9][0-9]*)?$")]
@@ -23,7 +23,7 @@ MODEL_ID_HELP = "a model id such as train/resnet18_strong"
 class Data(Strict):
     """Where the images come from and how they are split."""
 
-    source: str = Field(description="a file of src/netpress/data/sources, such as fashion-mnist or imagefolder")
+    source: str = Field(description="a file of src/netpress/sources, such as fashion-mnist or imagefolder")
     root: str = Field(description="folder of the source; data/none lets torchvision download it")
     resolution: int = Field(ge=16, le=512, description="pixels, both sides")
     val_share: float = Field(gt=0, lt=1, description="share of the training images, where the source has no validation")
@@ -34,7 +34,7 @@ class Data(Strict):
 
     @property
     def module(self) -> str:
-        """File of the source under src/netpress/data/sources."""
+        """File of the source under src/netpress/sources."""
         return self.source.replace("-", "_")
 
 
@@ -246,4 +246,18 @@ def check_recipe(name: str, known: list[str], where: str) -> None:
     if name not in known:
         raise ConfigError(
             f"{where}.recipe: no recipe '{name}'{plugins.did_you_mean(name, known)}; known: {', '.join(known)}"
+        )
+
+
+def parent_of(item: Any) -> str | None:
+    """Return the model id from which `item` starts or by which it is taught, if any."""
+    return getattr(item, "teacher", None) or getattr(item, "parent", None)
+
+
+def refuse_larger_student(item: Distill, student: int, teacher: int, where: str) -> None:
+    """Raise when a student of `student` parameters is not smaller than its teacher, unless it says it may be."""
+    if student >= teacher and not item.allow_larger:
+        raise ConfigError(
+            f"{where}: the student ({item.arch}, {student:,} parameters) is not smaller than its teacher "
+            f"{item.teacher} ({teacher:,}); choose a smaller student or set allow_larger: true"
         )

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from netpress.artifacts import Loaded
 from netpress.config import Design
 from netpress.data.prepared import Manifest
 from netpress.engine import Objective, Schedule, cross_entropy, fit
-from netpress.artifacts import Loaded
 from netpress.models import build_model
 from netpress.runs import Bench, Made, run_seeds, save
 
@@ -41,10 +41,8 @@ def fit_and_save(
     objective: Objective = cross_entropy,
 ) -> dict[str, Any]:
     """Train `network` under the item's recipe and save it; returns the seed's metrics."""
-    item, recipe = bench.item, bench.config.recipe
-    if recipe is None:
-        raise ValueError(f"{bench.model_id} has no recipe")
-    schedule = Schedule(recipe, item.epochs, seed)
+    item = bench.item
+    schedule = Schedule(bench.recipe, item.epochs, seed)
     label = f"{bench.model_id} seed {seed}"
     history = fit(network.to(bench.device), *splits, schedule, bench.config.runtime, label, objective)
     method = getattr(item, "method", None)

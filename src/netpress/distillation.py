@@ -7,11 +7,11 @@ the logits are (B, classes), `targets` (B, classes) sum to 1, and the loss is a 
 import torch
 from torch import Tensor, nn
 
-from netpress import plugins
+from netpress.base import plugins
+from netpress.base.schema import parse
 from netpress.config import Distill, Runtime
 from netpress.engine import Objective
 from netpress.measure import autocast
-from netpress.schema import parse
 
 
 def taught_by(teacher: nn.Module, item: Distill, runtime: Runtime) -> Objective:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from netpress.base.errors import TrainingError
+from netpress.base.progress import EpochProgress
 from netpress.config import Recipe, Runtime
 from netpress.data.batches import DeviceSplit, batches_per_epoch, training_batches
-from netpress.errors import TrainingError
 from netpress.measure import Quality, autocast, evaluate
-from netpress.progress import EpochProgress
 
 #: (images (B, C, H, W), logits (B, classes), targets (B, classes)) -> loss, a scalar.
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netpress.errors import ArtifactError
+from netpress.base.errors import ArtifactError
 
 #: Largest accepted difference between a network's logits and its ONNX file's, relative to the largest logit.
 TOLERANCE = 1e-4

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from netpress import plugins
-from netpress.errors import ConfigError
+from netpress.base import plugins
+from netpress.base.errors import ConfigError
+from netpress.base.schema import parse
 from netpress.models import Edit, replace_layer, sequence_edit
-from netpress.schema import parse
 
 
 def factorize_network(network: nn.Module, method_name: str, method_options: dict[str, Any]) -> Edit:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from netpress import artifacts
+from netpress.base.project import model_folder
 from netpress.config import Shared
 from netpress.data.prepared import load_manifest
 from netpress.measure import evaluate
-from netpress.project import model_folder
 from netpress.runs import PREPARED, device_split, set_up
 
 

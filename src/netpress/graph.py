@@ -3,17 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from netpress import plugins
-from netpress.config import Data, Distill, Params, Quantize, check_recipe, load
-from netpress.errors import ConfigError
-from netpress.schema import parse
+from netpress.base import plugins
+from netpress.base.errors import ConfigError
+from netpress.base.schema import parse
+from netpress.config import (
+    Data,
+    Distill,
+    Params,
+    Quantize,
+    check_recipe,
+    load,
+    parent_of,
+    refuse_larger_student,
+)
 
 FAMILIES = {"Distill": "distill", "Factorize": "lowrank", "Prune": "prune", "Quantize": "quantize"}
-
-
-def parent_of(item: Any) -> str | None:
-    """Return the model id from which `item` starts or by which it is taught, if any."""
-    return getattr(item, "teacher", None) or getattr(item, "parent", None)
 
 
 def load_checked(path: Path) -> Params:
@@ -57,7 +61,7 @@ def _check_names(params: Params) -> None:
 
 
 def _check_data(data: Data) -> None:
-    plugins.load("data.sources", data.module, "data.source")
+    plugins.load("sources", data.module, "data.source")
 
 
 def _check_item(item: Any, where: str, params: Params) -> None:
@@ -116,12 +120,3 @@ def _count(item: Any) -> int:
     from netpress.models import build_on_meta
 
     return count_params(build_on_meta(item.arch, **item.options))
-
-
-def refuse_larger_student(item: Distill, student: int, teacher: int, where: str) -> None:
-    """Raise when a student of `student` parameters is not smaller than its teacher, unless it says it may be."""
-    if student >= teacher and not item.allow_larger:
-        raise ConfigError(
-            f"{where}: the student ({item.arch}, {student:,} parameters) is not smaller than its teacher "
-            f"{item.teacher} ({teacher:,}); choose a smaller student or set allow_larger: true"
-        )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from netpress import config
-from netpress.errors import ConfigError
-from netpress.plugins import did_you_mean
-from netpress.project import MODEL_STAGES
+from netpress.base.errors import ConfigError
+from netpress.base.plugins import did_you_mean
+from netpress.base.project import MODEL_STAGES
 
 #: Keys that an overlay replaces as a whole, at the top and, for a method's own options, below it.
 REPLACED = (*(stage for stage in MODEL_STAGES if stage != "prune"), "final", "options", "method_options")

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from netpress.artifacts import Loaded
+from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
 from netpress.engine import Schedule, fit
 from netpress.measure import count_params, evaluate
 from netpress.models import layer_sizes, widths_edit
-from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
 from netpress.runs import Bench, Made, run_seeds, save
 
 ROW = ("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes", "val_acc", "val_acc_best", "val_loss")
@@ -28,9 +28,7 @@ def prune_curve(bench: Bench) -> None:
 
 def _prune_seed(bench: Bench, splits: tuple[Any, Any], seed: int, folder: Path) -> dict[str, Any]:
     item, runtime = bench.item, bench.config.runtime
-    recipe, (train, val) = bench.config.recipe, splits
-    if recipe is None:
-        raise ValueError(f"{bench.model_id} has no recipe")
+    train, val = splits
     parent = bench.parent(seed)
     network, spec = parent.network, parent.spec
     importance = importance_of(item.method, item.method_options)
@@ -45,7 +43,7 @@ def _prune_seed(bench: Bench, splits: tuple[Any, Any], seed: int, folder: Path) 
         network.to("cpu")
         remove_channels(network, example, item.rate, item.round_to, importance)
         cut = evaluate(network.to(bench.device), val, runtime)
-        schedule = Schedule(recipe, round_epochs, seed, first_epoch=sum(epochs[: number - 1]))
+        schedule = Schedule(bench.recipe, round_epochs, seed, first_epoch=sum(epochs[: number - 1]))
         label = f"{bench.model_id} seed {seed} round {number}/{len(epochs)} ({count_params(network):,} parameters)"
         history = fit(network, train, val, schedule, runtime, label)
         edits = [*spec.edits, widths_edit(sizes, network)]

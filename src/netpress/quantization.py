@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from netpress import artifacts, plugins
+from netpress import artifacts
 from netpress.artifacts import ONNX
+from netpress.base import plugins
+from netpress.base.schema import parse
 from netpress.data.batches import DeviceSplit
 from netpress.export import OnnxModule, without_metadata
 from netpress.measure import evaluate
 from netpress.runs import Bench, metrics_of, run_seeds
-from netpress.schema import parse
 
 #: Names the stream of random numbers that chooses the calibration images.
 CALIBRATION = 3

@@ -4,23 +4,24 @@ import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from netpress import artifacts, config, files
+from netpress import artifacts, config
 from netpress.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
-from netpress.config import Runtime, VariantConfig
+from netpress.base import files
+from netpress.base.errors import ConfigError
+from netpress.config import Recipe, Runtime, VariantConfig, parent_of
 from netpress.data.batches import DeviceSplit
 from netpress.data.prepared import Manifest, load_manifest, load_split
 from netpress.engine import History
-from netpress.errors import ConfigError
 from netpress.export import export_onnx
-from netpress.graph import parent_of
 from netpress.measure import count_macs, count_params, weight_bytes
-from netpress.store import finished_seed, fingerprint
+from netpress.store import fingerprint, finished_seed
 
 PREPARED = Path("data/prepared")
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
@@ -40,6 +41,13 @@ class Bench:
     def item(self) -> Any:
         """The variant's item of params.yaml."""
         return self.config.item
+
+    @property
+    def recipe(self) -> Recipe:
+        """The item's recipe."""
+        if self.config.recipe is None:
+            raise ConfigError(f"{self.model_id} names no recipe")
+        return self.config.recipe
 
     def split(self, name: str) -> DeviceSplit:
         """Load one split onto the device."""
@@ -121,9 +129,7 @@ def run_seeds(bench: Bench, make: Callable[[int, Path], dict[str, Any]]) -> None
             "parent": bench.parent(seed).spec.sha256 if has_parent else None,
             "device": bench.device.type,
         }
-        rows.append(
-            finished_seed(bench.root, bench.model_id, seed, fingerprint(facts), lambda folder, s=seed: make(s, folder))
-        )
+        rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint(facts), partial(make, seed)))
     artifacts.write_seeds(artifacts.model_folder(bench.root, bench.model_id), bench.config.seeds)
     for rounds in sorted(artifacts.model_folder(bench.root, bench.model_id).glob("round_*")):
         artifacts.write_seeds(rounds, bench.config.seeds)
@@ -139,7 +145,7 @@ def run_seeds(bench: Bench, make: Callable[[int, Path], dict[str, Any]]) -> None
 def save(bench: Bench, folder: Path, seed: int, made: Made) -> dict[str, Any]:
     """Save one trained network in the three forms of a model folder, and return its metrics."""
     data = bench.manifest
-    network = made.network.to("cpu", memory_format=torch.contiguous_format).eval()
+    network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
     onnx = export_onnx(network, in_channels, size, size)
     contents = {WEIGHTS: artifacts.weights_as_bytes(network), ONNX: onnx, HISTORY: _history_bytes(made.history)}

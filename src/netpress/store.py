@@ -12,13 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from netpress import files
-from netpress.errors import ArtifactError
+from netpress.base import files
+from netpress.base.errors import ArtifactError
 
 STORE = ".netpress/finished"
 RECORD = "record.json"
 #: Parts of the package that no trained model depends on.
-UNRELATED = ("report", "cli")
+UNRELATED = ("report", "cli", "profiles.py", "__main__.py")
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

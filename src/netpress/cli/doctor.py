@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from netpress.errors import ConfigError, NetpressError
-from netpress.project import find_root
+from netpress.base.errors import ConfigError, NetpressError
+from netpress.base.project import find_root
 
 PACKAGES = (
     "torch",

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from netpress import config, files, profiles
-from netpress.errors import ConfigError, NetpressError
-from netpress.project import find_root
+from netpress import config, profiles
+from netpress.base import files
+from netpress.base.errors import ConfigError, NetpressError
+from netpress.base.project import find_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from netpress.schema import Strict
+from netpress.base.schema import Strict
 
 
 class Options(Strict):

@@ -1,10 +1,12 @@
 """Tucker-2: a convolution as 1x1, a small kxk core, 1x1. Kim et al., https://arxiv.org/abs/1511.06530."""
 
+import copy
+
 import torch
 from pydantic import Field
 from torch import nn
 
-from netpress.schema import Strict
+from netpress.base.schema import Strict
 
 
 class Options(Strict):
@@ -21,7 +23,11 @@ def factorize(conv: nn.Conv2d, options: Options) -> nn.Sequential | None:
     orthogonal iteration; at rank 1.0 the product is exact. Pointwise, grouped and narrow layers stay, and so
     do those in which the three layers together would not be smaller, unless the rank is 1.0.
     """
-    if conv.groups != 1 or conv.kernel_size == (1, 1) or min(conv.in_channels, conv.out_channels) < options.min_channels:
+    if (
+        conv.groups != 1
+        or conv.kernel_size == (1, 1)
+        or min(conv.in_channels, conv.out_channels) < options.min_channels
+    ):
         return None
     ranks = [max(1, round(options.rank * n)) for n in (conv.out_channels, conv.in_channels)]
     chain = _empty_chain(conv, ranks[0], ranks[1])
@@ -46,9 +52,12 @@ def _decompose(kernel: torch.Tensor, ranks: list[int]) -> tuple[torch.Tensor, to
 
 
 def _empty_chain(conv: nn.Conv2d, rank_out: int, rank_in: int) -> nn.Sequential:
+    core = copy.deepcopy(conv)  # keeps kernel size, stride, padding and dilation
+    core.in_channels, core.out_channels, core.bias = rank_in, rank_out, None
+    core.weight = nn.Parameter(conv.weight.new_zeros(rank_out, rank_in, *conv.kernel_size))
     return nn.Sequential(
         nn.Conv2d(conv.in_channels, rank_in, 1, bias=False),
-        nn.Conv2d(rank_in, rank_out, conv.kernel_size, conv.stride, conv.padding, conv.dilation, bias=False),
+        core,
         nn.Conv2d(rank_out, conv.out_channels, 1, bias=conv.bias is not None),
     )
 

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from netpress import plugins
-from netpress.errors import ArtifactError
+from netpress.base import plugins
+from netpress.base.errors import ArtifactError
+from netpress.base.schema import parse
 from netpress.models._edits import Edit, apply_edits, layer_sizes, replace_layer, sequence_edit, widths_edit
-from netpress.schema import parse
 
 __all__ = [
     "Edit",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from netpress.errors import ArtifactError
+from netpress.base.errors import ArtifactError
 
 Edit = dict[str, Any]
 

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from netpress.base.schema import Strict
 from netpress.models._blocks import conv_bn, conv_dw, pooled_head, scaled
-from netpress.schema import Strict
 
 STRIDES = (1, 2, 1, 2, 1, 2, 1)
 #: Channels of each form: weights of 985, 1,010 and 987 kB with 3 channels and 11 classes.

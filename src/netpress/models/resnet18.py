@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from netpress.base.schema import Strict
 from netpress.models._blocks import scaled
-from netpress.schema import Strict
 
 
 class Options(Strict):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from netpress.schema import Strict
+from netpress.base.schema import Strict
 
 
 class Options(Strict):

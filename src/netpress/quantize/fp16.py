@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from netpress.schema import Strict
+from netpress.base.schema import Strict
 
 
 class Options(Strict):

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from netpress.schema import Strict
+from netpress.base.schema import Strict
 
 
 class Options(Strict):

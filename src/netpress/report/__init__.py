@@ -1,0 +1,1 @@
+"""Tables and figures over all models: collect, compare, write."""

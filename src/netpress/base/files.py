@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from netpress.errors import ArtifactError
+from netpress.base.errors import ArtifactError
 
 
 def sha256_bytes(data: bytes) -> str:

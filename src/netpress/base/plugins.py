@@ -1,6 +1,6 @@
 """Methods and architectures, found by file name.
 
-A family is a package (`models`, `distill`, `lowrank`, `prune`, `quantize`, `data.sources`). Each of
+A family is a package (`models`, `distill`, `lowrank`, `prune`, `quantize`, `sources`). Each of
 its files whose name does not begin with an underscore is one member, named as in params.yaml. All but
 data sources define `Options`, their frozen config. Nothing is registered anywhere else.
 """
@@ -10,11 +10,11 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from netpress.errors import ConfigError
+from netpress.base.errors import ConfigError
 
 WORDS = {
     "models": "architecture",
-    "data.sources": "data source",
+    "sources": "data source",
     "distill": "distillation method",
     "lowrank": "factorization method",
     "prune": "pruning method",
@@ -24,7 +24,7 @@ WORDS = {
 
 def names(family: str) -> list[str]:
     """Return the members of `family`, sorted."""
-    folder = Path(__file__).parent.joinpath(*family.split("."))
+    folder = Path(__file__).parent.parent / family
     return sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_"))
 
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from netpress.errors import NetpressError
-from netpress.project import find_root
+from netpress.base.errors import NetpressError
+from netpress.base.project import find_root
 
 
 def guarded(action: Callable[[], None]) -> int:

@@ -9,8 +9,8 @@ import annotated_types
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from netpress.errors import ConfigError
-from netpress.plugins import did_you_mean
+from netpress.base.errors import ConfigError
+from netpress.base.plugins import did_you_mean
 
 
 class Strict(BaseModel):

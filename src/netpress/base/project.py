@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from netpress.errors import NetpressError
+from netpress.base.errors import NetpressError
 
 #: Sections of params.yaml whose variants are models, in the order of the graph.
 MODEL_STAGES = ("train", "distill", "lowrank", "factorize", "prune", "prune_sweep", "quantize")

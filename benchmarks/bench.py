@@ -1,0 +1,129 @@
+"""Speed of the training loop, as ratios to an ordinary PyTorch loop in the same run.
+
+The baseline reads one picture at a time through a DataLoader without workers, augments it with
+torchvision's transforms and keeps PyTorch's default memory format; model, batch size and optimizer are
+the same. Rounds of baseline and candidates alternate, and medians are compared, because machines are noisy.
+
+    python benchmarks/bench.py [--images N] [--rounds N]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from netpress.config import Augment, Recipe, Runtime
+from netpress.data.batches import DeviceSplit
+from netpress.engine import Schedule, fit, make_optimizer
+from netpress.models import build_model
+
+RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
+RECIPE = Recipe(
+    optimizer="sgd",
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+    warmup=0.3,
+    batch_size=128,
+    label_smoothing=0.0,
+    clip_norm=0.0,
+    augment=Augment(flip=True, crop_padding=2, erasing=0.0, mixup=0.0),
+)
+NETWORKS = [("resnet18", {"width": 0.25, "stem": "pooled"}), ("mobile_student", {"width": 0.5})]
+
+
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """A split as an ordinary data set: one PIL picture at a time through torchvision's transforms."""
+
+    def __init__(self, split: DeviceSplit) -> None:
+        from torchvision import transforms
+
+        self._split = split
+        self._transform = transforms.Compose(
+            [
+                transforms.RandomCrop(split.images.shape[1], padding=2),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(split.mean, split.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        picture = Image.fromarray(self._split.images[index, :, :, 0].numpy())
+        return self._transform(picture), int(self._split.labels[index])
+
+
+def made_up(count: int) -> DeviceSplit:
+    """Noise in the shape of Fashion-MNIST; speed does not depend on the pictures."""
+    images = torch.randint(0, 256, (count, 28, 28, 1), dtype=torch.uint8)
+    return DeviceSplit(images, torch.arange(count) % 10, 10, (0.3,), (0.35,), channels_last=True)
+
+
+def ordinary(arch: str, options: dict[str, float | str], split: DeviceSplit) -> None:
+    """One epoch the ordinary way."""
+    network = build_model(arch, 10, 1, **options).train()
+    optimizer = make_optimizer(network, RECIPE)
+    for images, labels in DataLoader(Pictures(split), batch_size=RECIPE.batch_size, shuffle=True):
+        loss = nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def ours(arch: str, options: dict[str, float | str], split: DeviceSplit, runtime: Runtime) -> None:
+    """One epoch of the engine, with a validation split too small to count."""
+    network = build_model(arch, 10, 1, **options)
+    few = DeviceSplit(split.images[:16], split.labels[:16], 10, split.mean, split.std, runtime.channels_last)
+    whole = DeviceSplit(split.images, split.labels, 10, split.mean, split.std, runtime.channels_last)
+    fit(network, whole, few, Schedule(RECIPE, 1, 0), runtime, "bench")
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print images a second of each loop and the ratio to the baseline."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2560, help="images of one epoch (default: 2560)")
+    parser.add_argument("--rounds", type=int, default=3, help="times each loop is run (default: 3)")
+    args = parser.parse_args()
+    torch.set_num_threads(RUNTIME.threads)
+    split = made_up(args.images)
+    contiguous = RUNTIME.model_copy(update={"channels_last": False})
+    bf16 = RUNTIME.model_copy(update={"precision": "bf16"})
+    print(f"{args.images} images of 28x28, batch {RECIPE.batch_size}, {RUNTIME.threads} threads")
+    for arch, options in NETWORKS:
+        loops: dict[str, Callable[[], None]] = {
+            "ordinary loop (baseline)": lambda a=arch, o=options: ordinary(a, o, split),
+            "netpress, contiguous": lambda a=arch, o=options: ours(a, o, split, contiguous),
+            "netpress, channels_last (default)": lambda a=arch, o=options: ours(a, o, split, RUNTIME),
+            "netpress, channels_last, bf16": lambda a=arch, o=options: ours(a, o, split, bf16),
+        }
+        times: dict[str, list[float]] = {name: [] for name in loops}
+        for round_number in range(args.rounds + 1):
+            for name, work in loops.items():
+                spent = seconds(work)
+                if round_number:  # the first round warms up
+                    times[name].append(spent)
+        base = statistics.median(times["ordinary loop (baseline)"])
+        print(f"\n{arch} {options}")
+        for name, spent_all in times.items():
+            median = statistics.median(spent_all)
+            print(f"  {name:36}{args.images / median:8,.0f} img/s   {base / median:5.2f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The metrics of every model of params.yaml, read and checked.
+
+Variants come from the items of params.yaml and never from a glob, so the files of a removed variant are not seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, Field
+
+from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.files import read_json
+from netpress.base.project import metrics_file
+from netpress.base.schema import Strict, parse
+
+#: Stage -> the family under which its models are shown.
+FAMILIES = {
+    "train": "trained alone",
+    "distill": "distilled",
+    "lowrank": "compact design",
+    "factorize": "factorized",
+    "prune": "pruned",
+    "prune_sweep": "pruned",
+    "quantize": "quantized",
+}
+
+
+class Measured(Strict):
+    """What is known of one network. Accuracies are fractions; `_std` is over seeds; sizes are bytes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    val_acc: float = Field(ge=0, le=1)
+    val_acc_best: float | None = Field(default=None, ge=0, le=1)
+    val_acc_std: float | None = Field(default=None, ge=0)
+    val_loss: float | None = None
+    n_seeds: int = Field(default=1, ge=1)
+    params: int = Field(ge=1)
+    macs: int = Field(ge=1)
+    weight_bytes: int | None = Field(default=None, ge=1)
+    onnx_bytes: int = Field(ge=1)
+    checkpoint_bytes: int | None = Field(default=None, ge=1)
+    weights_sha256: str
+
+
+class Round(Measured):
+    """One point of a pruning curve; round 0 is the parent before pruning."""
+
+    round: int = Field(ge=0)
+    rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in a round")
+    channels_share: float = Field(gt=0, le=1)
+    epochs_total: int = Field(ge=0)
+    control_val_acc: float | None = Field(default=None, ge=0, le=1)
+
+
+class Metrics(Measured):
+    """The file `metrics/<stage>/<variant>.json`."""
+
+    arch: str
+    method: str | None = None
+    epochs: int = Field(ge=0)
+    rate: float | None = Field(default=None, gt=0, lt=1)
+    rounds: list[Round] = Field(default_factory=list)
+
+
+class TestMetrics(Strict):
+    """The file `metrics/test/<model id>.json`; no accuracy where the data has no test split."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+    model_config = ConfigDict(extra="ignore")
+
+    test_acc: float | None = Field(default=None, ge=0, le=1)
+    test_acc_std: float | None = Field(default=None, ge=0)
+    n_images: int = Field(ge=0)
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of the report: a variant, or a pruning round that `final` names.
+
+    Attributes:
+        id: `<stage>/<variant>`, or `<stage>/<variant>/round_<k>`.
+        item: the variant's item of params.yaml.
+        arch: the architecture it was built from.
+        method: how it was compressed; None for a network trained on the labels alone.
+        measured: its figures; `Metrics` for a variant, `Round` for a round.
+        test: its test figures, if `final` names it.
+    """
+
+    id: str
+    item: Any
+    arch: str
+    method: str | None
+    measured: Measured
+    test: TestMetrics | None = None
+
+    @property
+    def stage(self) -> str:
+        """The section of params.yaml."""
+        return self.id.split("/", 1)[0]
+
+    @property
+    def variant(self) -> str:
+        """The name below the stage."""
+        return self.id.split("/", 1)[1]
+
+    @property
+    def family(self) -> str:
+        """The family under which it is shown."""
+        return FAMILIES[self.stage]
+
+    @property
+    def parent(self) -> str | None:
+        """Model id of the teacher, or of the model it was made from."""
+        return getattr(self.item, "teacher", None) or getattr(self.item, "parent", None)
+
+
+@dataclass(frozen=True)
+class Study:
+    """All models of one params.yaml, in the order of the graph."""
+
+    models: tuple[Model, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, Model]:
+        """Model id -> row."""
+        return {model.id: model for model in self.models}
+
+    def rounds(self, model_id: str) -> list[Round]:
+        """Return the rounds of a pruning variant, or nothing for other models."""
+        measured = self.by_id[model_id].measured
+        return measured.rounds if isinstance(measured, Metrics) else []
+
+    def measured(self, model_id: str) -> Measured:
+        """Return the figures of a model or of a pruning round `<stage>/<variant>/round_<k>`.
+
+        Raises:
+            ArtifactError: there is no such model, or its metrics list no such round.
+        """
+        if model_id in self.by_id:
+            return self.by_id[model_id].measured
+        base, _, number = model_id.partition("/round_")
+        found = [r for r in (self.rounds(base) if base in self.by_id else []) if str(r.round) == number]
+        if not found:
+            raise ArtifactError(f"metrics/{base}.json lists no '{model_id}'; run 'dvc repro', or name another round")
+        return found[0]
+
+
+def collect(root: Path, items: Mapping[str, Any], final: Sequence[str] = ()) -> Study:
+    """Read the metrics of all models.
+
+    Args:
+        root: the project's folder.
+        items: model id -> item of params.yaml, in the order of the graph.
+        final: the model ids whose test metrics are read.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, or belongs to other weights; names file and remedy.
+    """
+    metrics = {model_id: _read(root, model_id, Metrics) for model_id in items}
+    study = Study(tuple(Model(i, items[i], m.arch, m.method, m) for i, m in metrics.items()))
+    tests = {model_id: _read_test(root, model_id, study.measured(model_id)) for model_id in final}
+    rows = []
+    for model in study.models:
+        rows.append(Model(model.id, model.item, model.arch, model.method, model.measured, tests.get(model.id)))
+        for chosen in (i for i in final if i.startswith(f"{model.id}/round_")):
+            rows.append(Model(chosen, model.item, model.arch, model.method, study.measured(chosen), tests[chosen]))
+    return Study(tuple({row.id: row for row in rows}.values()))
+
+
+T = TypeVar("T", bound=Strict)
+
+
+def _read(root: Path, model_id: str, cls: type[T]) -> T:
+    path = metrics_file(root, model_id)
+    # The root may be the current folder or an absolute one; the message is the same.
+    name, remedy = path.relative_to(root).as_posix(), f"run 'dvc repro' to make {model_id} anew"
+    try:
+        raw = read_json(path, remedy)
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(str(path), name)) from None
+    try:
+        return parse(cls, raw, "")
+    except ConfigError as error:
+        raise ArtifactError(f"{name} is damaged ({str(error).splitlines()[0]}); {remedy}") from None
+
+
+def _read_test(root: Path, model_id: str, measured: Measured) -> TestMetrics:
+    test = _read(root, f"test/{model_id}", TestMetrics)
+    if test.weights_sha256 != measured.weights_sha256:
+        raise ArtifactError(
+            f"metrics/test/{model_id}.json was measured on other weights than metrics/{model_id.split('/round_')[0]}"
+            ".json (weights_sha256 differs); run 'dvc repro' to test the present model"
+        )
+    return test

@@ -1,0 +1,25 @@
+"""Collect the metrics of every model of params.yaml into tables, curves and figures.
+
+Reads the small metrics files alone, never a model. Writes metrics/summary.{json,md,csv}, plots/*.png,
+plots/pruning_curves.csv and plots/prune/<curve>.csv.
+"""
+
+from pathlib import Path
+
+from netpress import config
+from netpress.base.script import run_stage
+from netpress.report.collect import collect
+from netpress.report.overview import brief
+from netpress.report.write import write_report
+
+
+def aggregate(root: Path) -> None:
+    params = config.load(root / "params.yaml")
+    study = collect(root, params.items(), params.final)
+    written = write_report(root, study)
+    print(brief(study))
+    print("wrote " + ", ".join(path.as_posix() for path in written))
+
+
+if __name__ == "__main__":
+    run_stage(__doc__, aggregate)

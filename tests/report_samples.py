@@ -1,0 +1,106 @@
+"""Made-up but plausible metrics for every model of a params file."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from netpress.config import Params, load
+
+DEFAULT = Path(__file__).parent.parent / "profiles" / "default.yaml"
+#: Accuracy and parameters of networks trained from the start.
+TRAINED: dict[str, tuple[float, int]] = {
+    "train/resnet18_weak": (0.842, 701_000),
+    "train/resnet18_strong": (0.9187, 2_800_000),
+    "train/student_alone": (0.8893, 412_000),
+    "train/large_cnn": (0.9222, 3_414_000),
+    "train/plain_cnn": (0.9021, 275_000),
+    "distill/kd_weak": (0.8931, 412_000),
+    "distill/kd_strong": (0.9007, 412_000),
+    "distill/plain_kd": (0.9094, 275_000),
+    "lowrank/large_depthwise": (0.9044, 378_000),
+    "lowrank/compact_plain": (0.9141, 248_000),
+    "lowrank/compact_groups2": (0.9101, 254_000),
+    "lowrank/compact_depthwise": (0.8995, 252_000),
+    "factorize/tucker_large": (0.9188, 1_290_000),
+}
+
+
+def sample_params(**changes: Any) -> Params:
+    """Return profiles/default.yaml with some sections replaced (validated models, not raw YAML)."""
+    return load(DEFAULT).model_copy(update=changes)
+
+
+def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[str, Any]]:
+    """Write the metrics files of every model and of `final` below `root`; returns them by model id."""
+    made: dict[str, dict[str, Any]] = {}
+    for model_id, item in params.items().items():
+        stage = model_id.split("/")[0]
+        if stage == "quantize":
+            made[model_id] = _quantized(model_id, item, made)
+        elif stage in ("prune", "prune_sweep"):
+            made[model_id] = _pruned(model_id, item, made[item.parent])
+        else:
+            made[model_id] = _trained(model_id, item)
+    for model_id, metrics in made.items():
+        if seeds > 1:
+            for row in (metrics, *metrics.get("rounds", [])):
+                row |= {"n_seeds": seeds, "val_acc_std": 0.0021}
+        write(root, model_id, metrics)
+    for model_id in params.final:
+        base, _, number = model_id.partition("/round_")
+        row = made[base]["rounds"][int(number)] if number else made[base]
+        test = {"test_acc": row["val_acc"] - 0.004, "n_images": 3000, "weights_sha256": row["weights_sha256"]}
+        write(root, f"test/{model_id}", test)
+    return made
+
+
+def write(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
+    """Write one metrics file."""
+    path = root / "metrics" / f"{model_id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def _measures(name: str, accuracy: float, params: int) -> dict[str, Any]:
+    return {
+        "val_acc": round(accuracy, 4),
+        "val_acc_best": round(accuracy + 0.001, 4),
+        "val_loss": 0.31,
+        "params": params,
+        "macs": 37 * params,
+        "weight_bytes": 4 * params,
+        "onnx_bytes": 4 * params + 11_000,
+        "checkpoint_bytes": 4 * params + 8_000,
+        "weights_sha256": hashlib.sha256(name.encode()).hexdigest(),
+    }
+
+
+def _trained(model_id: str, item: Any) -> dict[str, Any]:
+    accuracy, params = TRAINED[model_id]
+    kinds = {"arch": getattr(item, "arch", "large_cnn"), "method": getattr(item, "method", None)}
+    return _measures(model_id, accuracy, params) | kinds | {"epochs": item.epochs, "n_seeds": 1}
+
+
+def _pruned(model_id: str, item: Any, parent: dict[str, Any]) -> dict[str, Any]:
+    count = math.ceil(math.log(item.until) / (2 * math.log(1 - item.rate)))
+    rounds = []
+    for number in range(count + 1):
+        channels = (1 - item.rate) ** number
+        accuracy = parent["val_acc"] - 0.003 * number**2
+        row = _measures(f"{model_id}/{number}", accuracy, int(parent["params"] * channels**2))
+        if number == 0:
+            row = {key: parent[key] for key in row}
+        rounds.append(row | {"round": number, "rate": item.rate, "channels_share": channels, "epochs_total": number})
+    kinds = {"arch": parent["arch"], "method": item.method, "epochs": item.epochs, "n_seeds": 1}
+    return rounds[-1] | kinds | {"rounds": rounds}
+
+
+def _quantized(model_id: str, item: Any, made: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    base, _, number = item.parent.partition("/round_")
+    parent = made[base]["rounds"][int(number)] if number else made[base]
+    share = 0.5 if item.method == "fp16" else 0.27
+    row = _measures(model_id, parent["val_acc"] - 0.001, parent["params"])
+    row["onnx_bytes"] = int(share * parent["onnx_bytes"])
+    return row | {"arch": made[base]["arch"], "method": item.method, "epochs": 0, "n_seeds": 1}

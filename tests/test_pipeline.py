@@ -1,0 +1,290 @@
+"""The real dvc.yaml, run by DVC in copies of the project under the smoke profile."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.e2e
+
+
+class Project:
+    """A copy of the project in a folder of its own, with a Git history of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file() and name != "dvc.lock":
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        for stale in [*(folder / "metrics").rglob("*.json"), *(folder / "plots").rglob("*.*")]:
+            stale.unlink()
+        self._git("init", "-q", "-b", "main")
+        self._git("config", "user.name", "test")
+        self._git("config", "user.email", "test@example.invalid")
+
+    def run(self, *command, ok=True):
+        """Run a command in the copy, with the copy's own code, and return what it printed."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))}
+        bin_folder = str(Path(sys.executable).parent)
+        env |= {"PYTHONPATH": str(self.folder / "src"), "PATH": f"{bin_folder}{os.pathsep}{env['PATH']}"}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        text = done.stdout + done.stderr
+        assert (done.returncode == 0) == ok, f"{' '.join(command)} ended with {done.returncode}:\n{text[-4000:]}"
+        return text
+
+    def _git(self, *command, cwd=None):
+        return subprocess.run(
+            ["git", *command], cwd=cwd or self.folder, check=True, capture_output=True, text=True
+        ).stdout
+
+    def commit(self, message):
+        self._git("add", "-A")
+        self._git("commit", "-q", "-m", message)
+        return self._git("rev-parse", "HEAD").strip()
+
+    def clean(self):
+        """Go back to the committed run, models included."""
+        self._git("reset", "-q", "--hard")
+        self._git("clean", "-q", "-fd")
+        self.run("dvc", "checkout", "-q")
+
+    def repro(self):
+        """Run `dvc repro` and return the stages that ran."""
+        return stages_run(self.run("dvc", "repro"))
+
+    def edit(self, change):
+        """Change params.yaml in place by `change(params)`."""
+        yaml = YAML()
+        path = self.folder / "params.yaml"
+        params = yaml.load(path.read_text(encoding="utf-8"))
+        change(params)
+        with path.open("w", encoding="utf-8") as stream:
+            yaml.dump(params, stream)
+
+    def json(self, name):
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+
+def stages_run(output):
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+ALL_STAGES = {
+    "prepare",
+    "train@teacher",
+    "train@student_alone",
+    "distill@kd",
+    "lowrank@compact_groups2",
+    "factorize@tucker_teacher",
+    "prune",
+    "prune_sweep@teacher_rate60",
+    "quantize@student_fp16",
+    "quantize@pruned_int8",
+    "test@distill/kd",
+    "aggregate",
+}
+
+
+def fresh(folder):
+    """A new copy under the smoke profile, run once from nothing."""
+    project = Project(folder)
+    project.run("python", "-m", "netpress", "use", "smoke", "--force")
+    project.commit("smoke profile")
+    assert not (folder / "dvc.lock").exists()
+    assert project.repro() == ALL_STAGES
+    project.commit("a run")
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return fresh(tmp_path_factory.mktemp("first") / "project")
+
+
+@pytest.fixture
+def project(finished):
+    finished.clean()
+    return finished
+
+
+def test_every_model_is_there_measured_and_in_the_tables(project):
+    summary = project.json("metrics/summary.json")
+    for stage in ALL_STAGES - {"prepare", "aggregate", "test@distill/kd"}:
+        section, _, variant = stage.partition("@")
+        variant = variant or "main"
+        folder = project.folder / "models" / section / variant / "seed_0"
+        assert (folder / "spec.json").is_file()
+        assert (folder / "model.onnx").is_file()
+        assert 0 < summary[section][variant]["val_acc"] <= 1
+        assert summary[section][variant]["onnx_bytes"] == (folder / "model.onnx").stat().st_size
+        assert f"{section}/{variant}" in (project.folder / "metrics/summary.md").read_text(encoding="utf-8")
+    assert "test_acc" in summary["distill"]["kd"]
+    assert "test_acc" not in summary["train"]["teacher"]
+    for figure in ("pruning_curves", "accuracy_size", "distillation"):
+        assert (project.folder / f"plots/{figure}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rounds_of_pruning_are_models_too(project):
+    with (project.folder / "plots/prune/main.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["round"] for row in rows] == [str(k) for k in range(len(rows))]
+    params = [int(row["params"]) for row in rows]
+    assert params == sorted(params, reverse=True)
+    assert params[-1] < 0.3 * params[0]
+    for number in range(1, len(rows)):
+        spec = project.json(f"models/prune/main/round_{number}/seed_0/spec.json")
+        assert spec["params"] == params[number]
+
+
+def test_the_same_numbers_come_out_of_the_models_again(project):
+    script = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from netpress import artifacts, config, runs\n"
+        "from netpress.measure import evaluate\n"
+        "root = Path('.')\n"
+        "shared = config.for_shared(root / 'params.yaml')\n"
+        "device = runs.set_up(shared.runtime)\n"
+        "val = runs.device_split(root, 'val', runs.load_manifest(root / runs.PREPARED), device, shared.runtime)\n"
+        "for name in sys.argv[1:]:\n"
+        "    print(name, evaluate(artifacts.load_model('models/' + name)[0], val, shared.runtime).accuracy)\n"
+    )
+    names = ["train/teacher", "distill/kd", "factorize/tucker_teacher", "prune/main", "quantize/pruned_int8"]
+    found = dict(line.split() for line in project.run("python", "-c", script, *names).splitlines())
+    summary = project.json("metrics/summary.json")
+    for name in names:
+        stage, variant = name.split("/")
+        assert float(found[name]) == summary[stage][variant]["val_acc"]
+
+
+def test_two_fresh_clones_give_the_same_lock(finished, tmp_path):
+    """Same commit, same machine, other path: every hash equal. `fresh` asserts that every stage ran."""
+    twin = fresh(tmp_path / "quite" / "another" / "path")
+    finished.clean()
+    mine = (finished.folder / "dvc.lock").read_text(encoding="utf-8")
+    theirs = (twin.folder / "dvc.lock").read_text(encoding="utf-8")
+    assert len(YAML(typ="safe").load(mine)["stages"]) == len(ALL_STAGES)
+    assert mine == theirs
+
+
+def test_nothing_changed_runs_nothing(project):
+    assert project.repro() == set()
+
+
+def test_the_gate_passes_in_a_clean_clone(project, tmp_path):
+    clone = tmp_path / "clone"
+    project.run("git", "clone", "-q", ".", str(clone))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "dvc"), "repro", "--dry", "--allow-missing"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Running stage" not in done.stdout
+
+
+def test_an_experiment_with_another_rate_reruns_pruning_and_what_starts_from_it(project):
+    before = project.json("metrics/summary.json")["prune"]["main"]
+    output = project.run("dvc", "exp", "run", "--name", "half", "-S", "prune.rate=0.5")
+    assert stages_run(output) == {"prune", "quantize@pruned_int8", "aggregate"}
+    after = project.json("metrics/summary.json")["prune"]["main"]
+    assert after["params"] != before["params"]
+    shown = project.run("dvc", "exp", "show", "--csv")
+    assert "half" in shown
+    changed = project.run("dvc", "metrics", "diff", "HEAD", "half", "--targets", "metrics/summary.json", "--md")
+    assert "prune.main.params" in changed
+    assert "quantize.pruned_int8.onnx_bytes" in changed
+    assert "train.teacher" not in changed
+    project.run("dvc", "plots", "diff", "HEAD", "half", "--out", "compared")
+    page = (project.folder / "compared" / "index.html").read_text(encoding="utf-8")
+    assert "pruning_curves" in page
+    assert "half" in page
+
+
+def test_editing_one_variant_reruns_it_what_depends_on_it_and_the_tables(project):
+    first = project._git("rev-parse", "HEAD").strip()
+    project.edit(lambda params: params["distill"]["kd"]["method_options"].update(weight=0.2))
+    assert project.repro() == {"distill@kd", "quantize@student_fp16", "test@distill/kd", "aggregate"}
+    second = project.commit("another weight")
+    named = project.run("dvc", "metrics", "diff", first, second, "--targets", "metrics/summary.json")
+    assert "distill.kd.val_acc" in named
+    assert "quantize.student_fp16.val_acc" in named
+    assert "train.teacher.val_acc" not in named
+    project._git("reset", "-q", "--hard", first)
+
+
+def test_editing_one_methods_file_reruns_its_variants_only(project):
+    method = project.folder / "src/netpress/distill/kd.py"
+    method.write_text(method.read_text(encoding="utf-8").replace("1 - options.weight", "1.5 - options.weight"))
+    assert project.repro() == {"distill@kd", "quantize@student_fp16", "test@distill/kd", "aggregate"}
+
+
+def test_editing_one_architecture_reruns_its_variants_only(project):
+    arch = project.folder / "src/netpress/models/compact_cnn.py"
+    arch.write_text(
+        arch.read_text(encoding="utf-8").replace("STRIDES = (1, 2, 1, 2, 1, 2, 1)", "STRIDES = (1, 2, 2, 1, 1, 2, 1)")
+    )
+    assert project.repro() == {"lowrank@compact_groups2", "aggregate"}
+
+
+def test_a_removed_variant_leaves_every_table(project):
+    project.edit(lambda params: params["prune_sweep"].pop("teacher_rate60"))
+    project.edit(lambda params: params["quantize"].pop("student_fp16"))
+    assert project.repro() == {"aggregate"}
+    for path in ["metrics/summary.json", "metrics/summary.md", "metrics/summary.csv", "plots/pruning_curves.csv"]:
+        text = (project.folder / path).read_text(encoding="utf-8")
+        assert "teacher_rate60" not in text, path
+        assert "student_fp16" not in text, path
+    assert not (project.folder / "plots/prune/teacher_rate60.csv").exists()
+
+
+def test_a_second_seed_trains_itself_alone(project):
+    project.edit(lambda params: params.update(seeds=[0, 1]))
+    output = project.run("dvc", "repro", "train@student_alone")
+    assert "train/student_alone seed 0: finished before" in output
+    assert "train/student_alone seed 1  epoch 1/1" in output
+    metrics = project.json("metrics/train/student_alone.json")
+    assert metrics["n_seeds"] == 2
+    assert len(metrics["val_acc_by_seed"]) == 2
+    assert metrics["val_acc_std"] > 0
+
+
+def test_plots_show_draws_one_chart_of_all_curves(project):
+    project.run("dvc", "plots", "show", "--out", "shown")
+    page = (project.folder / "shown" / "index.html").read_text(encoding="utf-8")
+    assert page.count("vegaEmbed(") == 1
+    assert "teacher_rate60" in page
+    assert '"main"' in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["distill"]["kd"].update(epocs=3), "distill.kd.epocs: unknown key, did you mean 'epochs'?"),
+        (lambda p: p["distill"]["kd"].update(teacher="train/nobody"), "no model 'train/nobody'"),
+        (lambda p: p["data"].update(root="data/nowhere"), "data/nowhere"),
+        (lambda p: p["data"].update(source="food-12"), "unknown data source 'food-12'"),
+    ],
+    ids=["unknown key", "no such parent", "missing data", "unknown source"],
+)
+def test_broken_input_is_one_clear_line_and_not_zero(project, change, message):
+    project.edit(change)
+    output = project.run("python", "stages/prepare.py", ok=False)
+    assert message in output
+    assert "Traceback" not in output
+    assert len([line for line in output.splitlines() if line.startswith("error:")]) == 1
+    output = project.run("python", "-m", "netpress", "doctor", "--quiet", ok=False)
+    assert message in output
+    assert "Traceback" not in output
