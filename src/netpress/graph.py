@@ -61,7 +61,10 @@ def _check_names(params: Params) -> None:
 
 
 def _check_data(data: Data) -> None:
-    plugins.load("sources", data.module, "data.source")
+    known = [name.replace("_", "-") for name in plugins.names("sources")]
+    if data.source not in known:
+        near = plugins.did_you_mean(data.source, known)
+        raise ConfigError(f"data.source: unknown data source '{data.source}'{near}; known: {', '.join(known)}")
 
 
 def _check_item(item: Any, where: str, params: Params) -> None:

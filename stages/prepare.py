@@ -1,0 +1,26 @@
+"""Check the data source, split it and write the arrays that every other stage reads.
+
+Also validates the whole of params.yaml. Writes data/prepared/ and metrics/data.json.
+"""
+
+from pathlib import Path
+
+from netpress.base.files import write_json
+from netpress.base.script import run_stage
+from netpress.data.prepared import prepare, summary
+from netpress.graph import load_checked
+
+
+def main(root: Path) -> None:
+    data = load_checked(root / "params.yaml").data
+    manifest = prepare(root, data, root / "data/prepared")
+    counts = summary(manifest)
+    write_json(root / "metrics/data.json", counts)
+    size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
+    print(
+        f"{data.source}: {len(manifest.classes)} classes, {size}, " + ", ".join(f"{k} {v:,}" for k, v in counts.items())
+    )
+
+
+if __name__ == "__main__":
+    run_stage(__doc__, main)
