@@ -17,9 +17,8 @@ def main(root: Path) -> None:
     counts = summary(manifest)
     write_json(root / "metrics/data.json", counts)
     size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
-    print(
-        f"{data.source}: {len(manifest.classes)} classes, {size}, " + ", ".join(f"{k} {v:,}" for k, v in counts.items())
-    )
+    found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    print(f"{data.source}: images of {size}; {found}")
 
 
 if __name__ == "__main__":

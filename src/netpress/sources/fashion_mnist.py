@@ -48,9 +48,7 @@ def read(folder: Path, data: Data) -> Source:
         images = parse_images(*_read(folder, f"{prefix}-images-idx3-ubyte", sums))
         labels = parse_labels(*_read(folder, f"{prefix}-labels-idx1-ubyte", sums))
         if len(images) != len(labels):
-            raise DataError(
-                f"{folder}: {name} has {len(images)} images but {len(labels)} labels; fetch the files again"
-            )
+            raise DataError(f"{folder}: {name} has {len(images)} images but {len(labels)} labels; fetch them again")
         splits[name] = Split(images, labels)
     return Source(CLASSES, splits)
 
@@ -85,9 +83,7 @@ def _header(content: bytes, name: str, magic: int, dimensions: int) -> tuple[int
     size = 4 * (1 + dimensions)
     found = struct.unpack(f">{1 + dimensions}I", content[:size]) if len(content) >= size else (None,)
     if found[0] != magic:
-        raise DataError(
-            f"{name} is not an IDX file of the expected kind (magic {found[0]}, not {magic}); fetch it again"
-        )
+        raise DataError(f"{name} is not the IDX file expected (magic {found[0]}, not {magic}); fetch it again")
     return found[1:]
 
 
