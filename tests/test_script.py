@@ -1,0 +1,69 @@
+"""Stage scripts: help, exit codes, and errors in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netpress.base.errors import ConfigError
+from netpress.base.project import find_root
+from netpress.base.script import guarded
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(path.name for path in (ROOT / "stages").glob("*.py"))
+
+
+def raising(error):
+    def action():
+        raise error
+
+    return action
+
+
+def test_exit_codes_and_messages(capsys):
+    assert guarded(lambda: None) == 0
+    assert guarded(raising(ConfigError("train.x.epocs: unknown key"))) == 1
+    assert capsys.readouterr().err == "error: train.x.epocs: unknown key\n"
+    assert guarded(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err.startswith("stopped: ")
+
+
+def test_other_errors_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        guarded(raising(ZeroDivisionError()))
+
+
+def test_the_root_is_found_from_below(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert find_root(tmp_path / "a" / "b") == tmp_path
+    with pytest.raises(Exception, match=r"no dvc\.yaml in"):
+        find_root(Path("/"))
+
+
+def stage(name, *arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "stages" / name), *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_stage_has_help(name):
+    done = stage(name, "--help")
+    assert done.returncode == 0
+    assert "Writes" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_outside_a_project_says_so(tmp_path):
+    done = stage("train.py", "x", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no dvc.yaml in")
+
+
+def test_a_stage_of_an_unknown_variant_says_so_from_any_folder():
+    done = stage("train.py", "resnet18_strnog", cwd=ROOT / "docs")
+    assert done.returncode == 1
+    assert "train: no variant 'resnet18_strnog', did you mean 'resnet18_strong'" in done.stderr
+    assert "Traceback" not in done.stderr
