@@ -53,6 +53,18 @@ def test_history_has_one_row_an_epoch_and_its_last_accuracy_is_measured_again():
     assert evaluate(network, striped(48, seed=1), RUNTIME).accuracy == history[-1]["val_acc"]
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_batches_that_the_threads_cannot_share_do_no_harm(threads):
+    """With a strided 1x1 convolution such batches corrupted memory in torch 2.15, killing the process."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    network = build_model("resnet18", 3, 1, width=0.125, stem="pooled")
+    recipe = RECIPE.model_copy(update={"batch_size": 127})
+    history = fit(network, striped(635), striped(48, seed=1), Schedule(recipe, 2, 0), RUNTIME, "test")
+    torch.set_num_threads(RUNTIME.threads)
+    assert len(history) == 2
+
+
 def test_bf16_trains_too():
     history = run(small_network(), epochs=8, runtime=RUNTIME.model_copy(update={"precision": "bf16"}))
     assert history[-1]["val_acc"] > 0.9

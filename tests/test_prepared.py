@@ -1,5 +1,6 @@
 """Prepared data: plain arrays, a manifest, and hashes that are checked."""
 
+import errno
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from test_sources import EMBEDDED, ROOT, paint, settings
 
 from netpress.base.errors import ArtifactError, ConfigError, DataError
+from netpress.data import prepared as module
 from netpress.data.images import resize_all, square
 from netpress.data.prepared import channel_statistics, load_manifest, load_split, prepare, summary
 
@@ -127,3 +129,27 @@ def test_resizing_keeps_what_has_the_size_already():
     assert resize_all(images, 28) is images
     assert resize_all(images, 32).shape == (3, 32, 32, 1)
     assert resize_all(np.repeat(images, 3, axis=3), 20).shape == (3, 20, 20, 3)
+
+
+def test_statistics_are_the_same_in_pieces(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 3), dtype=np.uint8)
+    whole = channel_statistics(images)
+    monkeypatch.setattr(module, "PIECE", 100)
+    assert channel_statistics(images) == whole
+
+
+def test_what_a_killed_run_left_aside_is_removed(own):
+    prepare(own, settings("imagefolder", root="mine", test_share=0.2), own / "out")
+    (own / "out" / ".test_images.npy.aside").write_bytes(b"half")
+    prepare(own, settings("imagefolder", root="mine", test_share=0.2), own / "out")
+    assert not [p.name for p in (own / "out").iterdir() if p.name.startswith(".")]
+
+
+def test_a_full_disk_is_one_line(own, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.np, "save", full)
+    with pytest.raises(ArtifactError, match="No space left on device; free some space"):
+        prepare(own, settings("imagefolder", root="mine", test_share=0.2), own / "out")
+    assert list((own / "out").iterdir()) == []

@@ -18,7 +18,7 @@ from netpress.base.errors import ArtifactError
 STORE = ".netpress/finished"
 RECORD = "record.json"
 #: Parts of the package that no trained model depends on.
-UNRELATED = ("report", "cli", "profiles.py", "__main__.py")
+UNRELATED = ("report", "cli", "sources", "graph.py", "profiles.py", "__main__.py")
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The prepared data: arrays that any tool reads with `np.load`, and a manifest with their hashes."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from netpress.data.splits import Findings, Source, Split, separate
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test")
+#: Bytes of images looked at in one piece.
+PIECE = 2**24
 REMEDY = "run 'dvc repro prepare' to make the data anew"
 
 
@@ -69,7 +72,8 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
     splits, found = separate(source, data)
     for name in SPLITS:
         for part in ("images", "labels"):
-            (out / f"{name}_{part}.npy").unlink(missing_ok=True)
+            for stale in (f"{name}_{part}.npy", f".{name}_{part}.npy.aside"):
+                (out / stale).unlink(missing_ok=True)
     hashes: dict[str, str] = {}
     for name, split in splits.items():
         resized = resize_all(split.images, data.resolution)
@@ -86,7 +90,11 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of each channel of (N, H, W, C) uint8, pixels in 0..1, to 6 digits."""
     means, stds = [], []
     for channel in range(images.shape[3]):
-        levels = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        counts = np.zeros(256, np.int64)
+        # In pieces, since bincount widens each pixel to 8 bytes.
+        for piece in np.array_split(images[..., channel], -(-images.nbytes // PIECE)):
+            counts += np.bincount(piece.ravel(), minlength=256)
+        levels = counts / counts.sum()
         values = np.arange(256) / 255
         mean = float((levels * values).sum())
         means.append(round(mean, 6))
@@ -156,11 +164,21 @@ def _manifest(
 
 
 def _write_array(path: Path, array: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    data = buffer.getvalue()
-    files.write_bytes(path, data)
-    return files.sha256_bytes(data)
+    """Write aside, flush and rename, without a second copy in memory; return the sha256."""
+    aside = path.with_name(f".{path.name}.aside")  # one name, so that the next run takes a stray's place
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        digest = files.sha256_file(aside)
+        aside.replace(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}; free some space and run again") from None
+    finally:
+        aside.unlink(missing_ok=True)
+    return digest
 
 
 def _read_array(path: Path, manifest: Manifest) -> np.ndarray:

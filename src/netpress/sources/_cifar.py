@@ -64,7 +64,7 @@ def split_of(batches: Sequence[dict[str, Any]], key: str, classes: int, where: s
         rows = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
         labels = np.concatenate([np.asarray(batch[key], dtype=np.int64) for batch in batches])
         images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{where}: not CIFAR's layout ({error}); fetch it again") from None
     if len(images) != len(labels) or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
         raise DataError(f"{where}: {len(images)} images, {len(labels)} labels, or a label outside 0 to {classes - 1}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from netpress.config import Data
 from netpress.data.splits import Source
 from netpress.sources._cifar import read_batch, split_of
-from netpress.sources._download import folder_of
+from netpress.sources._download import download_archive, folder_of
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -14,7 +14,7 @@ def read(folder: Path, data: Data) -> Source:
     """Read the batches in `folder` or in its `cifar-10-batches-py`."""
     from torchvision.datasets import CIFAR10
 
-    folder = folder_of(data.root, folder, lambda target: _download(CIFAR10, target))
+    folder = folder_of(data.root, folder, lambda target: download_archive(CIFAR10, target))
     inner = folder / CIFAR10.base_folder
     folder = inner if inner.is_dir() else folder
     return Source(
@@ -24,7 +24,3 @@ def read(folder: Path, data: Data) -> Source:
             "test": split_of([read_batch(folder / n, md5) for n, md5 in CIFAR10.test_list], "labels", 10, "test"),
         },
     )
-
-
-def _download(dataset: type, target: Path) -> None:
-    dataset(str(target), train=True, download=True)

@@ -120,12 +120,17 @@ def _read_sums(path: Path) -> dict[str, str]:
     """Read `<sha256>  <name>` lines; the hashes are of unpacked bytes."""
     if not path.is_file():
         return {}
-    pairs = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {name: digest for digest, name in pairs}
+    try:
+        pairs = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        return {name: digest for digest, name in pairs}
+    except ValueError:  # also bytes that are no text
+        raise DataError(f"{path} is not a list of '<sha256>  <name>' lines; restore or remove it") from None
 
 
 def _download(target: Path) -> None:
     from torchvision.datasets import FashionMNIST
+    from torchvision.datasets.utils import download_url
 
-    for train in (True, False):
-        FashionMNIST(str(target), train=train, download=True)
+    # Not through the constructor: it takes a file for whole that was left half-unpacked.
+    for name, md5 in FashionMNIST.resources:
+        download_url(FashionMNIST.mirrors[0] + name, target / "FashionMNIST" / "raw", name, md5)

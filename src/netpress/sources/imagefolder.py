@@ -21,6 +21,10 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 MOST_PIXELS = 178_956_970
 #: Bad images named in one message.
 NAMED = 20
+#: Files with these endings beside the class folders would be left out, so they are refused.
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+#: Longer pictures are cut about their centre first: only the centre is kept, and resizing would unpack the rest too.
+LONGEST = 4
 
 
 def read(folder: Path, data: Data) -> Source:
@@ -70,25 +74,36 @@ def decode(path: Path, resolution: int) -> np.ndarray:
     """Read one picture upright: (resolution, resolution, 3) uint8.
 
     Raises:
-        DataError: it is empty, truncated, too large or not a picture; names the file.
+        DataError: it is empty, truncated, too large, of more than 8 bits or not a picture; names the file.
     """
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: empty file")
     try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: empty file")
         with Image.open(path) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise DataError(f"{path}: {picture.width}x{picture.height} pixels are too many")
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            if picture.mode[0] in "IF":  # Pillow would cut such values off at 255
+                raise DataError(f"{path}: more than 8 bits a channel; convert it to 8")
+            upright = _centre(ImageOps.exif_transpose(picture).convert("RGB"))
+            return np.asarray(square(upright, resolution))
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
         raise DataError(f"{path}: {_reason(error)}") from None
-    return np.asarray(square(upright, resolution))
+
+
+def _centre(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    longest = LONGEST * min(width, height)
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return picture.crop((left, top, width - left, height - top)) if left or top else picture
 
 
 def _reason(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "not a picture"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -118,6 +133,9 @@ def _classes(folder: Path) -> list[str]:
         raise DataError(
             f"{folder} has {len(classes)} class folders, at least 2 are needed: {folder.name}/<class>/<picture>"
         )
+    beside = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.is_dir())
+    if beside:
+        raise DataError(f"{folder} holds {len(beside)} pictures beside its class folders, the first is {beside[0]}")
     return classes
 
 
@@ -134,7 +152,8 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path, root: Path) -> list[Path]:
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    found = sorted(p for p in folder.rglob("*") if not p.is_dir() and not p.name.startswith("."))
+    found += sorted(p for p in folder.rglob("*") if p.is_dir() and p.is_symlink())  # not followed: named as bad
     for path in found:
         if not path.resolve().is_relative_to(root.resolve()):
             raise DataError(f"{path} leads out of {root}; copy the picture instead of linking it")
