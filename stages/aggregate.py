@@ -8,13 +8,15 @@ from pathlib import Path
 
 from netpress import config
 from netpress.base.script import run_stage
-from netpress.report.collect import collect
+from netpress.report.collect import collect, remove_stale
 from netpress.report.overview import brief
 from netpress.report.write import write_report
 
 
 def aggregate(root: Path) -> None:
     params = config.load(root / "params.yaml")
+    for path in remove_stale(root, params.items(), params.final):
+        print(f"removed {path.as_posix()}: params.yaml has no such model")
     study = collect(root, params.items(), params.final)
     written = write_report(root, study)
     print(brief(study))

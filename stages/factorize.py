@@ -23,7 +23,7 @@ def factorize(root: Path, variant: str) -> None:
         network = parent.network
         edit = factorize_network(network, item.method, item.method_options)
         network.to(bench.device)
-        before = evaluate(network, val, runtime)
+        before = evaluate(network, val)
         schedule = Schedule(bench.recipe, item.epochs, seed)
         history = fit(network, train, val, schedule, runtime, f"{bench.model_id} seed {seed}")
         edits = [*parent.spec.edits, edit]

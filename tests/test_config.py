@@ -78,6 +78,7 @@ FAULTS = [
     ("seeds", [1, 1], "seeds = [1, 1]: each seed may stand once only"),
     ("seeds", [-1], "seeds.0 = -1: must be"),
     ("final", ["train/nobody"], "final[0]: no model 'train/nobody'"),
+    ("final", ["prune/main", "prune/main"], "final = ['prune/main', 'prune/main']: each model may stand once only"),
     ("trian", {}, "trian: unknown key, did you mean 'train'"),
     ("runtime.threads", 0, "runtime.threads = 0: must be a whole number at least 1"),
     ("runtime.device", "gpu", "runtime.device = 'gpu': must be one of auto, cpu, cuda"),

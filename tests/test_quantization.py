@@ -53,7 +53,7 @@ def test_contract(trained, name):
         expected = network(inputs)
         off = (module(inputs) - expected).abs().mean() / expected.abs().mean()
     assert off < 0.15
-    assert evaluate(module, val, RUNTIME).accuracy >= evaluate(network, val, RUNTIME).accuracy - 0.03
+    assert evaluate(module, val).accuracy >= evaluate(network, val).accuracy - 0.03
 
 
 def test_int8_is_qdq_with_a_scale_for_each_channel(trained):

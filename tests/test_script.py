@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from netpress.base.errors import ConfigError
 from netpress.base.project import find_root
@@ -27,6 +28,15 @@ def test_exit_codes_and_messages(capsys):
     assert capsys.readouterr().err == "error: train.x.epocs: unknown key\n"
     assert guarded(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.startswith("stopped: ")
+
+
+def test_a_full_disk_and_a_full_gpu_are_no_bugs(capsys):
+    assert guarded(raising(OSError(28, "No space left on device", "x.npy"))) == 1
+    assert "No space left on device: 'x.npy'; mend it" in capsys.readouterr().err
+    assert guarded(raising(torch.OutOfMemoryError())) == 1
+    assert "lower batch_size" in capsys.readouterr().err
+    with pytest.raises(RuntimeError):
+        guarded(raising(RuntimeError("a bug")))
 
 
 def test_other_errors_are_not_hidden():

@@ -74,8 +74,11 @@ def test_an_interrupted_seed_is_not_taken_for_finished(tmp_path, calls):
 
 
 def test_the_fingerprint_depends_on_facts_and_code(tmp_path, monkeypatch):
-    base = store.fingerprint({"seed": 0})
-    assert base == store.fingerprint({"seed": 0})
-    assert base != store.fingerprint({"seed": 1})
+    base = store.fingerprint({"seed": 0}, tmp_path)
+    assert base == store.fingerprint({"seed": 0}, tmp_path)
+    assert base != store.fingerprint({"seed": 1}, tmp_path)
+    (tmp_path / "distill.py").write_text("# edited")
+    edited = store.fingerprint({"seed": 0}, tmp_path)
+    assert base != edited
     monkeypatch.setattr(store, "version", lambda name: "0")
-    assert base != store.fingerprint({"seed": 0})
+    assert edited != store.fingerprint({"seed": 0}, tmp_path)

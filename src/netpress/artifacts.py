@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError
-from netpress.base.project import metrics_file, model_folder
+from netpress.base.project import metrics_file
 from netpress.base.schema import Strict, parse
 from netpress.models import Edit, rebuild
 
@@ -168,11 +168,6 @@ def seed_folder(folder: Path, seed: int | None) -> Path:
 def write_seeds(folder: Path, seeds: list[int]) -> None:
     """Record which seeds a variant's folder holds; the first is the shipped one."""
     files.write_json(folder / SEEDS, {"seeds": seeds})
-
-
-def load_parent(root: Path, model_id: str, seed: int) -> Loaded:
-    """Load the model `model_id` of the same seed, or its only one."""
-    return load(seed_folder(model_folder(root, model_id), seed))
 
 
 def write_metrics(root: Path, model_id: str, metrics: dict[str, Any]) -> None:

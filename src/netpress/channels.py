@@ -41,11 +41,17 @@ def remove_channels(
         round_to: channel counts become multiples of this where they can.
         importance: a group -> one score a channel.
 
+    Raises:
+        ConfigError: `round_to` above 1 for a network with grouped convolutions, where it has no meaning.
+
     Returns:
         For each layer that lost outputs, their indices in the layer as it was.
     """
     import torch_pruning as tp
 
+    grouped = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and 1 < m.groups < m.in_channels]
+    if round_to > 1 and grouped:
+        raise ConfigError(f"round_to = {round_to}: allowed is 1 for networks with grouped convolutions ({grouped[0]})")
     names = {module: name for name, module in network.named_modules()}
     classifier = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     for parameter in network.parameters():
@@ -73,7 +79,7 @@ def plan_rounds(
     """Return the parameters left after each round, found on a copy: how many channels go does not depend on training.
 
     Raises:
-        ConfigError: no channel can go, or the rounds would not end.
+        ConfigError: `until` cannot be reached.
     """
     draft = copy.deepcopy(network)
     start = count_params(draft)
@@ -81,12 +87,13 @@ def plan_rounds(
     while left[-1] >= until * start:
         remove_channels(draft, example, rate, round_to, importance)
         if count_params(draft) == left[-1]:
-            break
+            raise ConfigError(
+                f"rate {rate} with round_to {round_to} removes no further channel at {left[-1] / start:.0%} of the "
+                f"parameters, above until {until:.0%}; raise rate or until, or lower round_to"
+            )
         left.append(count_params(draft))
         if len(left) > MAX_ROUNDS:
             raise ConfigError(f"rate {rate} takes over {MAX_ROUNDS} rounds to reach {until:.0%}; raise rate or until")
-    if len(left) == 1:
-        raise ConfigError(f"rate {rate} with round_to {round_to} removes no channel; raise rate or lower round_to")
     return left[1:]
 
 

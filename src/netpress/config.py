@@ -166,6 +166,13 @@ class Params(Shared):
     quantize: dict[Name, Quantize]
     final: list[ModelId]
 
+    @field_validator("final")
+    @classmethod
+    def _each_once(cls, final: list[str]) -> list[str]:
+        if len(set(final)) != len(final):
+            raise ValueError("each model may stand once only")
+        return final
+
     def items(self) -> dict[str, Any]:
         """Return every model of the file: model id -> its item, in the order of the graph."""
         found: dict[str, Any] = {}

@@ -21,7 +21,7 @@ def taught_by(teacher: nn.Module, item: Distill, runtime: Runtime) -> Objective:
     """
     method = plugins.load("distill", item.method)
     options = parse(method.Options, item.method_options, f"{item.method}.method_options")
-    teacher.eval()
+    teacher.eval().to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
 
     def objective(images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         with torch.no_grad(), autocast(runtime, images.device):

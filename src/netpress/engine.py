@@ -95,7 +95,7 @@ def fit(
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
                     _require_finite(losses, epoch, label)
                 progress.step()
-            quality = evaluate(network, val, runtime)
+            quality = evaluate(network, val)
             _require_finite_quality(quality, epoch, label)
             history.append(
                 {

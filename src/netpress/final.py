@@ -22,7 +22,7 @@ def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:
         loaded = artifacts.load(artifacts.seed_folder(model_folder(root, model_id), seed))
         specs.append(loaded.spec)
         if split is not None:
-            accuracies.append(evaluate(loaded.network.to(device), split, shared.runtime).accuracy)
+            accuracies.append(evaluate(loaded.network.to(device), split).accuracy)
     metrics: dict[str, Any] = {"n_images": len(split) if split else 0, "weights_sha256": specs[0].weights_sha256}
     if accuracies:
         metrics["test_acc"] = statistics.fmean(accuracies)

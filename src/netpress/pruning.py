@@ -36,19 +36,20 @@ def _prune_seed(bench: Bench, splits: tuple[Any, Any], seed: int, folder: Path) 
     plan = plan_rounds(network, example, item.rate, item.until, item.round_to, importance)
     epochs = share_epochs(item.epochs, len(plan))
     sizes, channels = layer_sizes(network), _channels(network)
-    start = evaluate(network.to(bench.device), val, runtime)
+    start = evaluate(network.to(bench.device), val)
     rounds = [_parent_row(bench, parent, start.accuracy, start.loss)]
     metrics: dict[str, Any] = {}
     for number, round_epochs in enumerate(epochs, start=1):
         network.to("cpu")
         remove_channels(network, example, item.rate, item.round_to, importance)
-        cut = evaluate(network.to(bench.device), val, runtime)
+        cut = evaluate(network.to(bench.device), val)
         schedule = Schedule(bench.recipe, round_epochs, seed, first_epoch=sum(epochs[: number - 1]))
         label = f"{bench.model_id} seed {seed} round {number}/{len(epochs)} ({count_params(network):,} parameters)"
         history = fit(network, train, val, schedule, runtime, label)
         edits = [*spec.edits, widths_edit(sizes, network)]
         made = Made(network, history, spec.arch, spec.options, edits, item.method, parent)
-        metrics = save(bench, folder / f"round_{number}" / f"seed_{seed}", seed, made)
+        round_id = f"{bench.model_id}/round_{number}"
+        metrics = save(bench, folder / f"round_{number}" / f"seed_{seed}", seed, made, round_id)
         rounds.append(
             {key: metrics[key] for key in (*ROW, "weights_sha256")}
             | {

@@ -35,7 +35,7 @@ def quantize_model(bench: Bench) -> None:
         onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
         calibration = calibration_images(train, method.calibration_count(options), seed)
         data = without_metadata(method.quantize(onnx, calibration, options))
-        quality = evaluate(OnnxModule(data, bench.config.runtime.threads), val, bench.config.runtime)
+        quality = evaluate(OnnxModule(data, bench.config.runtime.threads), val)
         spec = parent.spec.model_copy(
             update={
                 "model_id": bench.model_id,

@@ -1,6 +1,7 @@
 """What every model stage shares: open the data, make each seed, save models, write metrics."""
 
 import os
+import shutil
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,10 +56,17 @@ class Bench:
 
     def parent(self, seed: int) -> Loaded:
         """Load the parent's or teacher's model of this seed, or its only one."""
+        return artifacts.load(self._parent_folder(seed))
+
+    def parent_spec(self, seed: int) -> Spec:
+        """Read the spec of `parent(seed)` alone."""
+        return artifacts.read_spec(self._parent_folder(seed))
+
+    def _parent_folder(self, seed: int) -> Path:
         parent = parent_of(self.item)
         if parent is None:
             raise ConfigError(f"{self.model_id} names no parent")
-        return artifacts.load_parent(self.root, parent, seed)
+        return artifacts.seed_folder(artifacts.model_folder(self.root, parent), seed)
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ def set_up(runtime: Runtime) -> torch.device:
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto")
     use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
@@ -118,21 +127,25 @@ def run_seeds(bench: Bench, make: Callable[[int, Path], dict[str, Any]]) -> None
         make: given a seed and a folder, writes that seed's models below it and returns its metrics.
     """
     print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
+    folder = artifacts.model_folder(bench.root, bench.model_id)
+    shutil.rmtree(folder, ignore_errors=True)  # DVC does so too, but a stage also runs without it
     rows = []
     for seed in bench.config.seeds:
-        has_parent = parent_of(bench.item) is not None
         facts = {
             "model_id": bench.model_id,
             "seed": seed,
             "config": bench.config.model_dump(exclude={"seeds", "item"}) | {"item": bench.item.model_dump()},
-            "data": bench.manifest.sha256,
-            "parent": bench.parent(seed).spec.sha256 if has_parent else None,
+            "data": bench.manifest.model_dump(),
+            "parent": bench.parent_spec(seed).sha256 if parent_of(bench.item) else None,
             "device": bench.device.type,
         }
-        rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint(facts), partial(make, seed)))
-    artifacts.write_seeds(artifacts.model_folder(bench.root, bench.model_id), bench.config.seeds)
-    for rounds in sorted(artifacts.model_folder(bench.root, bench.model_id).glob("round_*")):
-        artifacts.write_seeds(rounds, bench.config.seeds)
+        rows.append(
+            finished_seed(
+                bench.root, bench.model_id, seed, fingerprint(facts, bench.root / "stages"), partial(make, seed)
+            )
+        )
+    for place in (folder, *sorted(folder.glob("round_*"))):
+        artifacts.write_seeds(place, bench.config.seeds)
     metrics = over_seeds(rows)
     artifacts.write_metrics(bench.root, bench.model_id, metrics)
     print(
@@ -142,15 +155,18 @@ def run_seeds(bench: Bench, make: Callable[[int, Path], dict[str, Any]]) -> None
     )
 
 
-def save(bench: Bench, folder: Path, seed: int, made: Made) -> dict[str, Any]:
-    """Save one trained network in the three forms of a model folder, and return its metrics."""
+def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None = None) -> dict[str, Any]:
+    """Save one trained network in the forms of a model folder, and return its metrics.
+
+    `model_id` is the variant's unless the network is one of its rounds.
+    """
     data = bench.manifest
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
     onnx = export_onnx(network, in_channels, size, size)
     contents = {WEIGHTS: artifacts.weights_as_bytes(network), ONNX: onnx, HISTORY: _history_bytes(made.history)}
     spec = Spec(
-        model_id=bench.model_id,
+        model_id=model_id or bench.model_id,
         seed=seed,
         arch=made.arch,
         options=made.options,
@@ -182,6 +198,7 @@ def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str,
         "arch": spec.arch,
         "method": spec.method,
         "parent": spec.parent,
+        "parent_sha256": spec.parent_sha256,
         "val_acc": last["val_acc"],
         "val_acc_best": max(row["val_acc"] for row in history),
         "val_loss": last["val_loss"],
@@ -198,7 +215,7 @@ def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str,
 def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Merge the seeds' metrics: means and deviations of what training varies, the rest from the shipped seed."""
     merged = dict(rows[0]) | {"n_seeds": len(rows)}
-    for key in ("val_acc", "val_acc_best", "val_loss"):
+    for key in ("val_acc", "val_acc_best", "val_loss", "val_acc_before_tuning"):
         if key not in rows[0]:
             continue
         values = [row[key] for row in rows]

@@ -17,19 +17,21 @@ from netpress.base.errors import ArtifactError
 
 STORE = ".netpress/finished"
 RECORD = "record.json"
+LIBRARIES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "safetensors", "tensorly", "torch-pruning")
 #: Parts of the package that no trained model depends on.
 UNRELATED = ("report", "cli", "sources", "graph.py", "profiles.py", "__main__.py")
 
 
-def fingerprint(facts: dict[str, Any]) -> str:
-    """Return a hash of `facts` (JSON), of the package's code and of the versions of the numeric libraries."""
+def fingerprint(facts: dict[str, Any], scripts: Path) -> str:
+    """Return a hash of `facts` (JSON), of the code in the package and in `scripts`, and of the libraries' versions."""
     package = Path(__file__).parent
     code = {
-        path.relative_to(package).as_posix(): files.sha256_file(path)
-        for path in sorted(package.rglob("*.py"))
-        if path.relative_to(package).parts[0] not in UNRELATED
+        path.relative_to(folder).as_posix(): files.sha256_file(path)
+        for folder in (package, scripts)
+        for path in sorted(folder.rglob("*.py"))
+        if path.relative_to(folder).parts[0] not in UNRELATED
     }
-    versions = {name: version(name) for name in ("torch", "numpy", "onnx", "onnxruntime")}
+    versions = {name: version(name) for name in LIBRARIES}
     text = json.dumps([facts, code, versions], sort_keys=True, allow_nan=False)
     return files.sha256_bytes(text.encode())
 

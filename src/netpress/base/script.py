@@ -17,6 +17,14 @@ def guarded(action: Callable[[], None]) -> int:
     except NetpressError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a full disk, missing rights: the machine's state, not a bug
+        print(f"error: {error}; mend it and run again", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        print("error: the GPU's memory is too small; lower batch_size of the recipe and run again", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped: run the same command again to go on", file=sys.stderr)
         return 130

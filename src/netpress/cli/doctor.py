@@ -171,4 +171,6 @@ def _has_cuda() -> bool:
 def _data(root: Path, name: str) -> Line:
     if not (root / name).exists():
         return Line("FAIL", "data", f"{name} does not exist: put the images there or change data.root in params.yaml")
+    if (root / name).is_dir() and not any((root / name).iterdir()):
+        return Line("FAIL", "data", f"{name} is empty: put the images there or change data.root in params.yaml")
     return Line("ok", "data", name)

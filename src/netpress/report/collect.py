@@ -61,6 +61,7 @@ class Metrics(Measured):
 
     arch: str
     method: str | None = None
+    parent_sha256: str | None = None
     epochs: int = Field(ge=0)
     rate: float | None = Field(default=None, gt=0, lt=1)
     rounds: list[Round] = Field(default_factory=list)
@@ -163,6 +164,8 @@ def collect(root: Path, items: Mapping[str, Any], final: Sequence[str] = ()) -> 
     """
     metrics = {model_id: _read(root, model_id, Metrics) for model_id in items}
     study = Study(tuple(Model(i, items[i], m.arch, m.method, m) for i, m in metrics.items()))
+    for model in study.models:
+        _require_lineage(study, model)
     tests = {model_id: _read_test(root, model_id, study.measured(model_id)) for model_id in final}
     rows = []
     for model in study.models:
@@ -170,6 +173,32 @@ def collect(root: Path, items: Mapping[str, Any], final: Sequence[str] = ()) -> 
         for chosen in (i for i in final if i.startswith(f"{model.id}/round_")):
             rows.append(Model(chosen, model.item, model.arch, model.method, study.measured(chosen), tests[chosen]))
     return Study(tuple({row.id: row for row in rows}.values()))
+
+
+def remove_stale(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[Path]:
+    """Delete the metrics of variants that params.yaml no longer has; return them, relative to `root`."""
+    wanted = {metrics_file(root, name) for name in (*items, *(f"test/{model_id}" for model_id in final))}
+    stale = [
+        path
+        for stage in (*FAMILIES, "test")
+        for path in sorted((root / "metrics" / stage).rglob("*.json"))
+        if path not in wanted
+    ]
+    for path in stale:
+        path.unlink()
+    return [path.relative_to(root) for path in stale]
+
+
+def _require_lineage(study: Study, model: Model) -> None:
+    """Raise unless the model was made from its parent's present weights."""
+    measured = model.measured
+    if model.parent is None or not isinstance(measured, Metrics) or measured.parent_sha256 is None:
+        return
+    if study.measured(model.parent).weights_sha256 != measured.parent_sha256:
+        raise ArtifactError(
+            f"metrics/{model.id}.json was made from other weights of {model.parent} than metrics/ describes "
+            f"(parent_sha256 differs); run 'dvc repro' to make {model.id} anew"
+        )
 
 
 T = TypeVar("T", bound=Strict)

@@ -1,0 +1,48 @@
+"""What is committed agrees with itself: metrics, their lineage, and the tables made from them."""
+
+from pathlib import Path
+
+import pytest
+
+from netpress import config
+from netpress.report import overview, pareto
+from netpress.report.collect import collect
+from netpress.report.curves import drawn_curves
+from netpress.report.write import report_text
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def study():
+    params = config.load(ROOT / "params.yaml")
+    return collect(ROOT, params.items(), params.final)
+
+
+def test_the_committed_params_are_the_default_profile():
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "profiles/default.yaml").read_bytes()
+
+
+def test_the_committed_tables_follow_from_the_committed_metrics(study):
+    curves = drawn_curves(study)
+    on_front = pareto.front(pareto.points_of(study, [curve.model_id for curve in curves]))
+    assert (ROOT / "metrics/summary.md").read_text(encoding="utf-8") == report_text(study, curves, on_front)
+    summary = overview.summary(study)
+    assert len([m for stage in summary.values() for m in stage]) >= 16
+
+
+def test_the_numbers_make_sense(study):
+    """On this run: teachers above their students, students above chance by far, int8 close to fp32."""
+    accuracy = {model.id: model.measured.val_acc for model in study.models}
+    for model in study.models:
+        if model.stage == "distill" and "weak" not in model.id:
+            assert accuracy[model.parent] >= accuracy[model.id] - 0.01
+        if model.stage == "quantize" and model.method == "int8_static":
+            assert abs(accuracy[model.parent] - accuracy[model.id]) <= 0.01
+        if model.stage in ("train", "distill", "lowrank", "factorize"):
+            assert accuracy[model.id] > 0.8
+
+
+def test_the_readme_holds_no_place_left_to_fill():
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert "@@" not in path.read_text(encoding="utf-8"), path
