@@ -16,6 +16,7 @@ from netpress import artifacts, config
 from netpress.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
 from netpress.base import files
 from netpress.base.errors import ConfigError
+from netpress.base.project import model_folder
 from netpress.config import Recipe, Runtime, VariantConfig, parent_of
 from netpress.data.batches import DeviceSplit
 from netpress.data.prepared import Manifest, load_manifest, load_split
@@ -66,7 +67,7 @@ class Bench:
         parent = parent_of(self.item)
         if parent is None:
             raise ConfigError(f"{self.model_id} names no parent")
-        return artifacts.seed_folder(artifacts.model_folder(self.root, parent), seed)
+        return artifacts.seed_folder(model_folder(self.root, parent), seed)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def run_seeds(bench: Bench, make: Callable[[int, Path], dict[str, Any]]) -> None
         make: given a seed and a folder, writes that seed's models below it and returns its metrics.
     """
     print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
-    folder = artifacts.model_folder(bench.root, bench.model_id)
+    folder = model_folder(bench.root, bench.model_id)
     shutil.rmtree(folder, ignore_errors=True)  # DVC does so too, but a stage also runs without it
     rows = []
     for seed in bench.config.seeds:
