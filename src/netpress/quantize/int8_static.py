@@ -39,14 +39,15 @@ def quantize(onnx_bytes: bytes, calibration: np.ndarray, options: Options) -> by
         "percentile": CalibrationMethod.Percentile,
     }
     logging.getLogger().setLevel(logging.ERROR)
-    model = onnx.load_from_string(onnx_bytes)
+    input_name = onnx.load_from_string(onnx_bytes).graph.input[0].name
     with tempfile.TemporaryDirectory() as name:
-        prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "quantized.onnx"
-        quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
+        original, prepared, quantized = (Path(name) / f"{part}.onnx" for part in ("original", "prepared", "quantized"))
+        original.write_bytes(onnx_bytes)
+        quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(quantized),
-            _Reader(model.graph.input[0].name, calibration),
+            _Reader(input_name, calibration),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,
