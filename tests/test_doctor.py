@@ -17,6 +17,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     shutil.copy(ROOT / "profiles" / "default.yaml", tmp_path / "params.yaml")
     (tmp_path / "data" / "fashion-mnist").mkdir(parents=True)
+    (tmp_path / "data" / "fashion-mnist" / "images.gz").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -56,6 +57,9 @@ def test_missing_params(project, capsys):
 
 
 def test_missing_data(project, capsys):
+    (project / "data" / "fashion-mnist" / "images.gz").unlink()
+    assert main(["doctor", "--quiet"]) == 1
+    assert "data/fashion-mnist is empty" in capsys.readouterr().err
     (project / "data" / "fashion-mnist").rmdir()
     assert main(["doctor", "--quiet"]) == 1
     err = capsys.readouterr().err

@@ -19,7 +19,8 @@ def test_models_come_from_params_not_from_files(tmp_path: Path) -> None:
 
 
 def test_parent_keeps_the_round_that_params_names(tmp_path: Path) -> None:
-    params = sample_params()
+    from_round = sample_params().quantize["pruned_int8"].model_copy(update={"parent": "prune/main/round_2"})
+    params = sample_params(quantize={"pruned_int8": from_round}, final=[])
     made = write_metrics(tmp_path, params)
     study = collect(tmp_path, params.items())
     parent = study.by_id["quantize/pruned_int8"].parent
@@ -78,10 +79,22 @@ def test_impossible_values_are_refused(tmp_path: Path, key: str, value: object) 
 def test_test_metrics_of_other_weights_are_refused(tmp_path: Path) -> None:
     params = sample_params()
     write_metrics(tmp_path, params)
-    path = tmp_path / "metrics/test/prune/main.json"
+    path = tmp_path / "metrics/test/distill/kd_strong.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": "0" * 64}))
-    with pytest.raises(ArtifactError, match=r"metrics/test/prune/main\.json was measured on other weights"):
+    with pytest.raises(ArtifactError, match=r"metrics/test/distill/kd_strong\.json was measured on other weights"):
         collect(tmp_path, params.items(), params.final)
+
+
+def test_a_model_made_from_other_weights_of_its_parent_is_refused(tmp_path: Path) -> None:
+    params = sample_params()
+    made = write_metrics(tmp_path, params)
+    student = made["distill/kd_strong"] | {"parent_sha256": "0" * 64}
+    write(tmp_path, "distill/kd_strong", student)
+    with pytest.raises(ArtifactError, match=r"metrics/distill/kd_strong\.json was made from other weights of train/"):
+        collect(tmp_path, params.items())
+    student["parent_sha256"] = made["train/resnet18_strong"]["weights_sha256"]
+    write(tmp_path, "distill/kd_strong", student)
+    assert collect(tmp_path, params.items()).by_id["distill/kd_strong"].parent == "train/resnet18_strong"
 
 
 def test_a_round_in_final_is_a_model_of_its_own(tmp_path: Path) -> None:
