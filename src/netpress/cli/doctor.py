@@ -17,6 +17,7 @@ from pathlib import Path
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
+from netpress.environment import cpu_name
 
 PACKAGES = (
     "torch",
@@ -100,15 +101,8 @@ def _device() -> Line:
     except (ImportError, OSError) as error:
         return Line("FAIL", "device", f"torch cannot be imported ({str(error).splitlines()[0]}): run 'make setup'")
     if torch.cuda.is_available():
-        return Line("ok", "device", f"cuda, {torch.cuda.get_device_name()}; cpu, {_cpu()}")
-    return Line("ok", "device", f"cpu, {_cpu()}; no cuda")
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file() and (match := re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))):
-        return match[1].strip()
-    return platform.processor() or platform.machine()
+        return Line("ok", "device", f"cuda, {torch.cuda.get_device_name()}; cpu, {cpu_name()}")
+    return Line("ok", "device", f"cpu, {cpu_name()}; no cuda")
 
 
 def _cores() -> int:
