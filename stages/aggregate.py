@@ -6,14 +6,15 @@ plots/pruning_curves.csv and plots/prune/<curve>.csv.
 
 from pathlib import Path
 
-from netpress import config
 from netpress.base.script import run_stage
-from netpress.report.collect import collect, remove_stale
-from netpress.report.overview import brief
-from netpress.report.write import write_report
 
 
 def aggregate(root: Path) -> None:
+    from netpress import config
+    from netpress.report.collect import collect, remove_stale
+    from netpress.report.overview import brief
+    from netpress.report.write import write_report
+
     params = config.load(root / "params.yaml")
     for path in remove_stale(root, params.items(), params.final):
         print(f"removed {path.as_posix()}: params.yaml has no such model")

@@ -6,11 +6,12 @@ Writes models/lowrank/VARIANT/ and metrics/lowrank/VARIANT.json.
 from pathlib import Path
 
 from netpress.base.script import run_variant_stage
-from netpress.designs import train_design
-from netpress.runs import open_bench
 
 
 def lowrank(root: Path, variant: str) -> None:
+    from netpress.designs import train_design
+    from netpress.runs import open_bench
+
     train_design(open_bench(root, "lowrank", variant))
 
 

@@ -7,11 +7,12 @@ metrics/prune/main.json, or the same under prune_sweep/VARIANT.
 from pathlib import Path
 
 from netpress.base.script import run_variant_stage
-from netpress.pruning import prune_curve
-from netpress.runs import open_bench
 
 
 def prune(root: Path, variant: str) -> None:
+    from netpress.pruning import prune_curve
+    from netpress.runs import open_bench
+
     prune_curve(open_bench(root, "prune" if variant == "main" else "prune_sweep", variant))
 
 

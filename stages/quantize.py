@@ -6,11 +6,12 @@ Writes models/quantize/VARIANT/ and metrics/quantize/VARIANT.json.
 from pathlib import Path
 
 from netpress.base.script import run_variant_stage
-from netpress.quantization import quantize_model
-from netpress.runs import open_bench
 
 
 def quantize(root: Path, variant: str) -> None:
+    from netpress.quantization import quantize_model
+    from netpress.runs import open_bench
+
     quantize_model(open_bench(root, "quantize", variant))
 
 

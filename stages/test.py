@@ -6,12 +6,13 @@ Writes metrics/test/VARIANT.json; without a test split it holds no accuracy.
 
 from pathlib import Path
 
-from netpress import config
 from netpress.base.script import run_variant_stage
-from netpress.final import measure_on_test
 
 
 def test(root: Path, model_id: str) -> None:
+    from netpress import config
+    from netpress.final import measure_on_test
+
     measure_on_test(root, model_id, config.for_shared(root / "params.yaml"))
 
 

@@ -1,11 +1,11 @@
 """Made-up but plausible metrics for every model of a params file."""
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from netpress.base import files
 from netpress.config import Params, load
 
 DEFAULT = Path(__file__).parent.parent / "profiles" / "default.yaml"
@@ -58,9 +58,7 @@ def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[
 
 def write(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
     """Write one metrics file."""
-    path = root / "metrics" / f"{model_id}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(metrics), encoding="utf-8")
+    files.write_sealed(root / "metrics" / f"{model_id}.json", metrics)
 
 
 def _measures(name: str, accuracy: float, params: int) -> dict[str, Any]:

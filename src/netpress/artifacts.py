@@ -1,9 +1,11 @@
-"""The only reader and writer of models and their metrics.
+"""The only reader and writer of models, their metrics and their tensors.
 
 A model folder holds `spec.json` and the files that it names with their sha256: `model.safetensors`
-(or `model.onnx` alone for a quantized model), `model.onnx` and `history.csv`. There is no pickle.
+(or `model.onnx` alone for a quantized model), `model.onnx` and `history.csv`. JSON files carry a seal, their
+own sha256. So every flipped bit is found when the file is read. There is no pickle.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,15 +66,20 @@ def save_model(folder: Path, spec: Spec, contents: dict[str, bytes]) -> Spec:
     spec = spec.model_copy(update={"sha256": {name: files.sha256_bytes(data) for name, data in contents.items()}})
     for name, data in contents.items():
         files.write_bytes(folder / name, data)
-    files.write_json(folder / SPEC, spec.model_dump())
+    files.write_sealed(folder / SPEC, spec.model_dump())
     return spec
 
 
 def weights_as_bytes(network: nn.Module) -> bytes:
     """Return the state of `network` as a safetensors file."""
+    return tensors_as_bytes(network.state_dict())
+
+
+def tensors_as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return `tensors` as a safetensors file."""
     from safetensors.torch import save
 
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def read_spec(folder: Path) -> Spec:
@@ -81,7 +88,7 @@ def read_spec(folder: Path) -> Spec:
     Raises:
         ArtifactError: it is missing, damaged or not a spec.
     """
-    raw = files.read_json(folder / SPEC, _remedy(folder))
+    raw = files.read_sealed(folder / SPEC, _remedy(folder))
     try:
         return parse(Spec, raw, "spec")
     except ConfigError as error:
@@ -95,14 +102,7 @@ def read_file(folder: Path, spec: Spec, name: str) -> bytes:
     Raises:
         ArtifactError: the file is missing, or is not the one that was written.
     """
-    path = folder / name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}); {_remedy(folder)}") from None
-    if files.sha256_bytes(data) != spec.sha256.get(name):
-        raise ArtifactError(f"{path} is not what was written (sha256 differs from the spec); {_remedy(folder)}")
-    return data
+    return _read_checked(folder / name, spec.sha256.get(name, ""), _remedy(folder))
 
 
 def load_model(folder: Path | str) -> tuple[nn.Module, Spec]:
@@ -130,7 +130,7 @@ def load(folder: Path) -> Loaded:
         from netpress.export import OnnxModule
 
         return Loaded(OnnxModule(read_file(folder, spec, ONNX), torch.get_num_threads()).eval(), spec, folder)
-    weights = weights_from_bytes(read_file(folder, spec, WEIGHTS), folder / WEIGHTS)
+    weights = read_tensors(folder / WEIGHTS, spec.sha256.get(WEIGHTS, ""), _remedy(folder))
     try:
         network = rebuild(spec.arch, len(spec.classes), spec.in_channels, spec.options, spec.edits, weights)
     except (ArtifactError, ConfigError) as error:
@@ -138,15 +138,21 @@ def load(folder: Path) -> Loaded:
     return Loaded(network, spec, folder)
 
 
-def weights_from_bytes(data: bytes, path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; damage is an `ArtifactError`."""
+def read_tensors(path: Path, sha256: str, remedy: str) -> dict[str, Tensor]:
+    """Read a safetensors file with this hash.
+
+    Raises:
+        ArtifactError: it is missing, another file, or no safetensors file; names `remedy`.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
+    data = _read_checked(path, sha256, remedy)
     try:
-        return load_tensors(data)
+        # Cloned, since where bytes of a file come to lie in memory can decide how kernels round.
+        return {name: tensor.clone() for name, tensor in load_tensors(data).items()}
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path} is not a safetensors file ({error}); {_remedy(path.parent)}") from None
+        raise ArtifactError(f"{path} is not a safetensors file ({error}); {remedy}") from None
 
 
 def seed_folder(folder: Path, seed: int | None) -> Path:
@@ -157,8 +163,7 @@ def seed_folder(folder: Path, seed: int | None) -> Path:
     """
     if (folder / SPEC).is_file():
         return folder
-    seeds = files.read_json(folder / SEEDS, _remedy(folder))
-    known = seeds.get("seeds", []) if isinstance(seeds, dict) else []
+    known = files.read_sealed(folder / SEEDS, _remedy(folder)).get("seeds", [])
     chosen = known[0] if known and (seed is None or len(known) == 1) else seed
     if chosen not in known:
         raise ArtifactError(f"{folder} has no seed {seed}, only {known}; list the same seeds in params.yaml")
@@ -167,12 +172,22 @@ def seed_folder(folder: Path, seed: int | None) -> Path:
 
 def write_seeds(folder: Path, seeds: list[int]) -> None:
     """Record which seeds a variant's folder holds; the first is the shipped one."""
-    files.write_json(folder / SEEDS, {"seeds": seeds})
+    files.write_sealed(folder / SEEDS, {"seeds": seeds})
 
 
 def write_metrics(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
     """Write the validation metrics of a model."""
-    files.write_json(metrics_file(root, model_id), metrics)
+    files.write_sealed(metrics_file(root, model_id), metrics)
+
+
+def _read_checked(path: Path, sha256: str, remedy: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    if files.sha256_bytes(data) != sha256:
+        raise ArtifactError(f"{path} is not what was written (its sha256 differs from the one recorded); {remedy}")
+    return data
 
 
 def _remedy(folder: Path) -> str:

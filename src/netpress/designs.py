@@ -1,6 +1,5 @@
 """Networks trained afresh: the items of `train`, `lowrank` and `distill`."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from netpress.data.prepared import Manifest
 from netpress.engine import Objective, Schedule, cross_entropy, fit
 from netpress.models import build_model
 from netpress.runs import Bench, Made, run_seeds, save
+from netpress.store import Workspace
 
 
 def fresh_network(item: Design, manifest: Manifest, seed: int) -> nn.Module:
@@ -24,16 +24,16 @@ def train_design(bench: Bench) -> None:
     """Train every seed of an architecture on the labels alone, save the models and write the metrics."""
     train, val = bench.split("train"), bench.split("val")
 
-    def make(seed: int, folder: Path) -> dict[str, Any]:
+    def make(seed: int, work: Workspace) -> dict[str, Any]:
         network = fresh_network(bench.item, bench.manifest, seed)
-        return fit_and_save(bench, folder, seed, network, (train, val))
+        return fit_and_save(bench, work, seed, network, (train, val))
 
     run_seeds(bench, make)
 
 
 def fit_and_save(
     bench: Bench,
-    folder: Path,
+    work: Workspace,
     seed: int,
     network: nn.Module,
     splits: tuple[Any, Any],
@@ -44,7 +44,8 @@ def fit_and_save(
     item = bench.item
     schedule = Schedule(bench.recipe, item.epochs, seed)
     label = f"{bench.model_id} seed {seed}"
-    history = fit(network.to(bench.device), *splits, schedule, bench.config.runtime, label, objective)
+    network = network.to(bench.device)
+    history = fit(network, *splits, schedule, bench.config.runtime, label, objective, work.checkpoint("fit"))
     method = getattr(item, "method", None)
     made = Made(network, history, item.arch, item.options, [], method, teacher)
-    return save(bench, folder / f"seed_{seed}", seed, made)
+    return save(bench, work.files / f"seed_{seed}", seed, made)

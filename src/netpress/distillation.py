@@ -4,14 +4,33 @@ A method is a file with `Options` and `loss(student_logits, teacher_logits, targ
 the logits are (B, classes), `targets` (B, classes) sum to 1, and the loss is a scalar.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from netpress.base import plugins
 from netpress.base.schema import parse
-from netpress.config import Distill, Runtime
+from netpress.config import Distill, Runtime, refuse_larger_student
+from netpress.designs import fit_and_save, fresh_network
 from netpress.engine import Objective
-from netpress.measure import autocast
+from netpress.measure import autocast, count_params
+from netpress.runs import Bench, run_seeds
+from netpress.store import Workspace
+
+
+def distill_student(bench: Bench) -> None:
+    """Train every seed of the student with its teacher of that seed, save the models and write the metrics."""
+    splits = bench.split("train"), bench.split("val")
+
+    def make(seed: int, work: Workspace) -> dict[str, Any]:
+        teacher = bench.parent(seed)
+        student = fresh_network(bench.item, bench.manifest, seed)
+        refuse_larger_student(bench.item, count_params(student), teacher.spec.params, bench.model_id)
+        objective = taught_by(teacher.network.to(bench.device), bench.item, bench.config.runtime)
+        return fit_and_save(bench, work, seed, student, splits, teacher, objective)
+
+    run_seeds(bench, make)
 
 
 def taught_by(teacher: nn.Module, item: Distill, runtime: Runtime) -> Objective:

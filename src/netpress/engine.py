@@ -3,20 +3,22 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import TrainingError
 from netpress.base.progress import EpochProgress
+from netpress.checkpoint import Checkpoint, History
 from netpress.config import Recipe, Runtime
 from netpress.data.batches import DeviceSplit, batches_per_epoch, training_batches
 from netpress.measure import Quality, autocast, evaluate
 
 #: (images (B, C, H, W), logits (B, classes), targets (B, classes)) -> loss, a scalar.
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
-History = list[dict[str, Any]]
+#: Names the stream of random numbers that layers draw from, beside those of `data.batches`.
+LAYERS = 4
 #: Losses are looked at in groups, so that a GPU need not wait after every step.
 CHECK_EVERY = 20
 
@@ -48,6 +50,7 @@ def fit(
     runtime: Runtime,
     label: str,
     objective: Objective = cross_entropy,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train `network` in place and leave it in eval mode.
 
@@ -58,22 +61,24 @@ def fit(
         runtime: precision, memory format, compilation.
         label: shown with the progress.
         objective: the loss to lower.
+        checkpoint: where to go on from, and to keep what is done; `network` must be built as it was then.
 
     Returns:
         One row an epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc.
 
     Raises:
-        TrainingError: the loss is not finite; says in which epoch and step.
+        TrainingError: the loss or a weight is not finite; says in which epoch and step.
     """
     recipe = schedule.recipe
     network.to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
     forward = torch.compile(network) if runtime.compile else network
     optimizer = make_optimizer(network, recipe)
     steps = batches_per_epoch(len(train), recipe.batch_size)
-    history: History = []
-    with EpochProgress(label, schedule.epochs, steps, len(train)) as progress:
-        for epoch in range(schedule.epochs):
+    history = checkpoint.load(network, optimizer) if checkpoint else []
+    with EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
+        for epoch in range(len(history), schedule.epochs):
             network.train()
+            torch.manual_seed(layer_seed(schedule, epoch))
             losses: list[Tensor] = []
             hits = torch.zeros((), dtype=torch.int64, device=train.labels.device)
             batches = training_batches(
@@ -97,6 +102,7 @@ def fit(
                 progress.step()
             quality = evaluate(network, val)
             _require_finite_quality(quality, epoch, label)
+            _require_finite_weights(network, epoch, label)
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -107,8 +113,16 @@ def fit(
                     "val_acc": quality.accuracy,
                 }
             )
+            if checkpoint:
+                checkpoint.save_if_due(network, optimizer, history)
             progress.epoch_done(history[-1])
     return history
+
+
+def layer_seed(schedule: Schedule, epoch: int) -> int:
+    """Return the seed of what layers draw in one epoch, such as dropout, below 2**63."""
+    state = np.random.SeedSequence([schedule.seed, schedule.first_epoch + epoch, LAYERS]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -168,5 +182,15 @@ def _require_finite_quality(quality: Quality, epoch: int, label: str) -> None:
     if not math.isfinite(quality.loss):
         raise TrainingError(
             f"{label}: the validation loss became {quality.loss} after epoch {epoch + 1}; nothing was written. "
+            "Usual cause: the learning rate is too high (lower recipes.<name>.lr)"
+        )
+
+
+def _require_finite_weights(network: nn.Module, epoch: int, label: str) -> None:
+    wrong = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
+    if wrong:
+        raise TrainingError(
+            f"{label}: {wrong[0]} became NaN or infinite in epoch {epoch + 1}"
+            f"{f', and {len(wrong) - 1} other tensors' if len(wrong) > 1 else ''}; nothing was written. "
             "Usual cause: the learning rate is too high (lower recipes.<name>.lr)"
         )

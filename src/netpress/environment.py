@@ -38,8 +38,10 @@ LIBRARIES = (
     "torch-pruning",
     "torchvision",
 )
-#: Variables that choose kernels, threads or precision.
-FLAGS = re.compile(r"^(OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|ONEDNN|DNNL|ATEN|TORCH|PYTORCH|CUBLAS|CUDNN|NVIDIA_TF32)_")
+#: Variables that choose kernels, threads or precision; how idle threads wait is none of them.
+FLAGS = re.compile(
+    r"^(OMP(?!_WAIT)|MKL|OPENBLAS|BLIS|ONEDNN|DNNL|ATEN|TORCH|PYTORCH|CUBLAS|CUDNN|NVIDIA_TF32)_(?!LOGS|HOME|CACHE)"
+)
 
 Environment = dict[str, str]
 
@@ -82,7 +84,9 @@ def current(**facts: object) -> Environment:
 def cpu_name() -> str:
     """Return the processor's name as the system gives it, with family and model, since clouds shorten the name."""
     info = Path("/proc/cpuinfo")
-    facts = dict(re.findall(r"^([\w ]+?)\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.M)) if info.is_file() else {}
+    facts = (
+        dict(re.findall(r"^([\w ]+?)\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.M)) if info.is_file() else {}
+    )
     if "model name" not in facts:
         return platform.processor() or platform.machine()
     return f"{facts['model name']} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"

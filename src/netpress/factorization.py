@@ -11,7 +11,32 @@ from torch import nn
 from netpress.base import plugins
 from netpress.base.errors import ConfigError
 from netpress.base.schema import parse
+from netpress.engine import Schedule, fit
+from netpress.measure import evaluate
 from netpress.models import Edit, replace_layer, sequence_edit
+from netpress.runs import Bench, Made, run_seeds, save
+from netpress.store import Workspace
+
+
+def factorize_model(bench: Bench) -> None:
+    """Factorize every seed of the parent, fine-tune it, save the models and write the metrics."""
+    item = bench.item
+    train, val = bench.split("train"), bench.split("val")
+
+    def make(seed: int, work: Workspace) -> dict[str, Any]:
+        parent = bench.parent(seed)
+        network = parent.network
+        edit = factorize_network(network, item.method, item.method_options)
+        network.to(bench.device)
+        before = evaluate(network, val)
+        schedule, label = Schedule(bench.recipe, item.epochs, seed), f"{bench.model_id} seed {seed}"
+        history = fit(network, train, val, schedule, bench.config.runtime, label, checkpoint=work.checkpoint("fit"))
+        edits = [*parent.spec.edits, edit]
+        made = Made(network, history, parent.spec.arch, parent.spec.options, edits, item.method, parent)
+        metrics = save(bench, work.files / f"seed_{seed}", seed, made)
+        return metrics | {"val_acc_before_tuning": before.accuracy}
+
+    run_seeds(bench, make)
 
 
 def factorize_network(network: nn.Module, method_name: str, method_options: dict[str, Any]) -> Edit:

@@ -4,12 +4,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from netpress import artifacts
+from netpress import artifacts, environment
 from netpress.base.project import model_folder
 from netpress.config import Shared
 from netpress.data.prepared import load_manifest
 from netpress.measure import evaluate
-from netpress.runs import PREPARED, device_split, set_up
+from netpress.runs import PREPARED, device_split, environment_of, require_finite, set_up
 
 
 def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:
@@ -30,4 +30,7 @@ def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:
         if len(accuracies) > 1:
             metrics["test_acc_std"] = statistics.stdev(accuracies)
         print(f"{model_id}  test {metrics['test_acc']:.2%}")
+    require_finite(metrics, f"test of {model_id}")
     artifacts.write_metrics(root, f"test/{model_id}", metrics)
+    here = environment_of(shared.runtime, device)
+    environment.record(root, f"test/{model_id}", metrics["weights_sha256"], here)

@@ -1,20 +1,41 @@
 """One pruning curve: rounds of removal and fine-tuning, every round's model kept."""
 
 import shutil
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from netpress.artifacts import Loaded
+from netpress import artifacts
+from netpress.artifacts import Loaded, Spec
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
+from netpress.data.batches import DeviceSplit
 from netpress.engine import Schedule, fit
 from netpress.measure import count_params, evaluate
 from netpress.models import layer_sizes, widths_edit
 from netpress.runs import Bench, Made, run_seeds, save
+from netpress.store import Workspace
 
+#: Training and validation.
+Splits = tuple[DeviceSplit, DeviceSplit]
 ROW = ("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes", "val_acc", "val_acc_best", "val_loss")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One seed's curve at work. `sizes` are those of the parent's layers, `epochs` those of each round."""
+
+    bench: Bench
+    work: Workspace
+    seed: int
+    splits: Splits
+    parent: Loaded
+    sizes: dict[str, list[int]]
+    channels: int
+    epochs: list[int]
 
 
 def prune_curve(bench: Bench) -> None:
@@ -23,45 +44,60 @@ def prune_curve(bench: Bench) -> None:
     The model of round j is saved under `round_<j>/seed_<k>/`; the last one also under `seed_<k>/`.
     """
     splits = bench.split("train"), bench.split("val")
-    run_seeds(bench, lambda seed, folder: _prune_seed(bench, splits, seed, folder))
+    run_seeds(bench, lambda seed, work: _prune_seed(bench, splits, seed, work))
 
 
-def _prune_seed(bench: Bench, splits: tuple[Any, Any], seed: int, folder: Path) -> dict[str, Any]:
-    item, runtime = bench.item, bench.config.runtime
-    train, val = splits
-    parent = bench.parent(seed)
-    network, spec = parent.network, parent.spec
+def _prune_seed(bench: Bench, splits: Splits, seed: int, work: Workspace) -> dict[str, Any]:
+    """Make the rounds one after the other, each from the model of the one before as it was saved.
+
+    So a run that goes on after a finished round does what an uninterrupted one does.
+    """
+    item, parent = bench.item, bench.parent(seed)
+    network = parent.network
     importance = importance_of(item.method, item.method_options)
-    example = torch.zeros(2, spec.in_channels, spec.height, spec.width)
-    plan = plan_rounds(network, example, item.rate, item.until, item.round_to, importance)
+    plan = plan_rounds(network, _example(parent.spec), item.rate, item.until, item.round_to, importance)
     epochs = share_epochs(item.epochs, len(plan))
-    sizes, channels = layer_sizes(network), _channels(network)
-    start = evaluate(network.to(bench.device), val)
+    curve = Curve(bench, work, seed, splits, parent, layer_sizes(network), _channels(network), epochs)
+    start = evaluate(network.to(bench.device), splits[1])
     rounds = [_parent_row(bench, parent, start.accuracy, start.loss)]
-    metrics: dict[str, Any] = {}
-    for number, round_epochs in enumerate(epochs, start=1):
-        network.to("cpu")
-        remove_channels(network, example, item.rate, item.round_to, importance)
-        cut = evaluate(network.to(bench.device), val)
-        schedule = Schedule(bench.recipe, round_epochs, seed, first_epoch=sum(epochs[: number - 1]))
-        label = f"{bench.model_id} seed {seed} round {number}/{len(epochs)} ({count_params(network):,} parameters)"
-        history = fit(network, train, val, schedule, runtime, label)
-        edits = [*spec.edits, widths_edit(sizes, network)]
-        made = Made(network, history, spec.arch, spec.options, edits, item.method, parent)
-        round_id = f"{bench.model_id}/round_{number}"
-        metrics = save(bench, folder / f"round_{number}" / f"seed_{seed}", seed, made, round_id)
-        rounds.append(
-            {key: metrics[key] for key in (*ROW, "weights_sha256")}
-            | {
-                "round": number,
-                "rate": item.rate,
-                "channels_share": _channels(network) / channels,
-                "epochs_total": sum(epochs[:number]),
-                "val_acc_before_tuning": cut.accuracy,
-            }
-        )
-    shutil.copytree(folder / f"round_{len(epochs)}" / f"seed_{seed}", folder / f"seed_{seed}")
-    return metrics | {"epochs": item.epochs, "rate": item.rate, "rounds": rounds}
+    source, made = parent.folder, {}
+    for number in range(1, len(epochs) + 1):
+        place = work.files / f"round_{number}" / f"seed_{seed}"
+        made = work.once(f"round_{number}", place, partial(_prune_round, curve, number, source, place))
+        rounds.append(made["row"])
+        source = place
+    shutil.copytree(source, work.files / f"seed_{seed}", dirs_exist_ok=True)
+    return made["metrics"] | {"epochs": item.epochs, "rate": item.rate, "rounds": rounds}
+
+
+def _prune_round(curve: Curve, number: int, source: Path, place: Path) -> dict[str, Any]:
+    """Remove channels of the model in `source`, fine-tune, save to `place`; returns its metrics and its row."""
+    bench, item, spec = curve.bench, curve.bench.item, curve.parent.spec
+    network = artifacts.load(source).network
+    importance = importance_of(item.method, item.method_options)
+    remove_channels(network, _example(spec), item.rate, item.round_to, importance)
+    cut = evaluate(network.to(bench.device), curve.splits[1])
+    before = sum(curve.epochs[: number - 1])
+    schedule = Schedule(bench.recipe, curve.epochs[number - 1], curve.seed, first_epoch=before)
+    title = f"round {number}/{len(curve.epochs)} ({count_params(network):,} parameters)"
+    label, checkpoint = f"{curve.work.label} {title}", curve.work.checkpoint(f"round_{number}_fit")
+    history = fit(network, *curve.splits, schedule, bench.config.runtime, label, checkpoint=checkpoint)
+    edits = [*spec.edits, widths_edit(curve.sizes, network)]
+    made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent)
+    metrics = save(bench, place, curve.seed, made, f"{bench.model_id}/round_{number}")
+    row = {key: metrics[key] for key in (*ROW, "weights_sha256")} | {
+        "round": number,
+        "rate": item.rate,
+        "channels_share": _channels(network) / curve.channels,
+        "epochs_total": before + curve.epochs[number - 1],
+        "val_acc_before_tuning": cut.accuracy,
+    }
+    return {"metrics": metrics, "row": row}
+
+
+def _example(spec: Spec) -> Tensor:
+    """Return images to trace the network with: (2, C, H, W)."""
+    return torch.zeros(2, spec.in_channels, spec.height, spec.width)
 
 
 def _parent_row(bench: Bench, parent: Loaded, accuracy: float, loss: float) -> dict[str, Any]:

@@ -5,7 +5,6 @@ the bytes of an fp32 model and (n, C, H, W) float32 normalized training images -
 quantized model, which takes and gives float32.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from netpress.data.batches import DeviceSplit
 from netpress.export import OnnxModule, without_metadata
 from netpress.measure import evaluate
 from netpress.runs import Bench, metrics_of, run_seeds
+from netpress.store import Workspace
 
 #: Names the stream of random numbers that chooses the calibration images.
 CALIBRATION = 3
@@ -30,7 +30,7 @@ def quantize_model(bench: Bench) -> None:
     options = parse(method.Options, bench.item.method_options, f"{bench.item.method}.method_options")
     train, val = bench.split("train"), bench.split("val")
 
-    def make(seed: int, folder: Path) -> dict[str, Any]:
+    def make(seed: int, work: Workspace) -> dict[str, Any]:
         parent = bench.parent(seed)
         onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
         calibration = calibration_images(train, method.calibration_count(options), seed)
@@ -48,7 +48,7 @@ def quantize_model(bench: Bench) -> None:
                 "onnx_bytes": len(data),
             }
         )
-        spec = artifacts.save_model(folder / f"seed_{seed}", spec, {ONNX: data})
+        spec = artifacts.save_model(work.files / f"seed_{seed}", spec, {ONNX: data})
         history = [{"val_acc": quality.accuracy, "val_loss": quality.loss}]
         return metrics_of(spec, len(data), history) | {"epochs": 0}
 

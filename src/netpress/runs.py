@@ -1,5 +1,6 @@
 """What every model stage shares: open the data, make each seed, save models, write metrics."""
 
+import math
 import os
 import shutil
 import statistics
@@ -12,20 +13,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from netpress import artifacts, config
+from netpress import artifacts, config, environment
 from netpress.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
 from netpress.base import files
-from netpress.base.errors import ConfigError
+from netpress.base.errors import ConfigError, TrainingError
 from netpress.base.project import model_folder
 from netpress.config import Recipe, Runtime, VariantConfig, parent_of
 from netpress.data.batches import DeviceSplit
 from netpress.data.prepared import Manifest, load_manifest, load_split
 from netpress.engine import History
+from netpress.environment import Environment
 from netpress.export import export_onnx
 from netpress.measure import count_macs, count_params, weight_bytes
-from netpress.store import fingerprint, finished_seed
+from netpress.store import Workspace, fingerprint, finished_seed
 
 PREPARED = Path("data/prepared")
+#: Stage -> the family of its method, where it has one.
+METHOD_FAMILIES = {
+    "distill": "distill",
+    "factorize": "lowrank",
+    "prune": "prune",
+    "prune_sweep": "prune",
+    "quantize": "quantize",
+}
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
 
 
@@ -96,7 +106,8 @@ def set_up(runtime: Runtime) -> torch.device:
     Raises:
         ConfigError: CUDA is asked for and there is none.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if runtime.device != "cpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
@@ -120,40 +131,81 @@ def device_split(root: Path, name: str, manifest: Manifest, device: torch.device
     )
 
 
-def run_seeds(bench: Bench, make: Callable[[int, Path], dict[str, Any]]) -> None:
-    """Make every seed of the variant and write its metrics.
+def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) -> None:
+    """Make every seed of the variant, put the models in place and write the metrics.
+
+    Models and metrics of an earlier run stay until the new ones are complete.
 
     Args:
         bench: the variant at work.
-        make: given a seed and a folder, writes that seed's models below it and returns its metrics.
+        make: given a seed and its workspace, writes that seed's models below `work.files` and returns its metrics.
     """
     print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
     folder = model_folder(bench.root, bench.model_id)
-    shutil.rmtree(folder, ignore_errors=True)  # DVC does so too, but a stage also runs without it
+    aside = files.aside_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    here = environment_of(bench.config.runtime, bench.device)
     rows = []
     for seed in bench.config.seeds:
-        facts = {
-            "model_id": bench.model_id,
-            "seed": seed,
-            "config": bench.config.model_dump(exclude={"seeds", "item"}) | {"item": bench.item.model_dump()},
-            "data": bench.manifest.model_dump(),
-            "parent": bench.parent_spec(seed).sha256 if parent_of(bench.item) else None,
-            "device": bench.device.type,
-        }
-        rows.append(
-            finished_seed(
-                bench.root, bench.model_id, seed, fingerprint(facts, bench.root / "stages"), partial(make, seed)
-            )
-        )
-    for place in (folder, *sorted(folder.glob("round_*"))):
+        print_of = _fingerprint(bench, seed, here)
+        rows.append(finished_seed(bench.root, bench.model_id, seed, print_of, partial(make, seed), aside))
+    for place in (aside, *sorted(aside.glob("round_*"))):
         artifacts.write_seeds(place, bench.config.seeds)
     metrics = over_seeds(rows)
+    require_finite(metrics, bench.model_id)
+    files.swap_folder(aside, folder)
     artifacts.write_metrics(bench.root, bench.model_id, metrics)
+    environment.record(bench.root, bench.model_id, metrics["weights_sha256"], here)
     print(
         f"{bench.model_id}  val {metrics['val_acc']:.2%}  {metrics['params']:,} parameters  "
         f"{metrics['onnx_bytes'] / 1e6:.3f} MB as ONNX",
         flush=True,
     )
+
+
+def environment_of(runtime: Runtime, device: torch.device) -> Environment:
+    """Describe where this process computes."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return environment.current(
+        device=f"cuda ({gpu}, CUDA {torch.version.cuda})" if gpu else device.type,
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        threads=runtime.threads,
+        precision=runtime.precision,
+        channels_last=runtime.channels_last,
+        compile=runtime.compile,
+    )
+
+
+def require_finite(metrics: dict[str, Any], where: str) -> None:
+    """Raise unless every number of `metrics` is finite, so that a diverged run never appears as a result."""
+    for key, value in metrics.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                require_finite(part, where)
+            elif isinstance(part, float) and not math.isfinite(part):
+                raise TrainingError(
+                    f"{where}: {key} is {part}; nothing was written. Usual causes: the learning rate is too high "
+                    "(lower recipes.<name>.lr), or the method broke the network (choose milder method_options)"
+                )
+
+
+def _fingerprint(bench: Bench, seed: int, here: Environment) -> str:
+    stage, item = bench.model_id.split("/")[0], bench.item
+    parent = bench.parent_spec(seed) if parent_of(item) else None
+    archs = {getattr(item, "arch", None), parent.arch if parent else None} - {None}
+    members = {f"models/{arch}.py" for arch in archs}
+    if stage in METHOD_FAMILIES:
+        members.add(f"{METHOD_FAMILIES[stage]}/{item.method}.py")
+    facts = {
+        "model_id": bench.model_id,
+        "seed": seed,
+        "config": bench.config.model_dump(exclude={"seeds", "item"}) | {"item": item.model_dump()},
+        "data": bench.manifest.model_dump(),
+        "parent": parent.sha256 if parent else None,
+        "environment": here,
+    }
+    script = bench.root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py"
+    return fingerprint(facts, script, members)
 
 
 def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None = None) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Reading and writing files so that nothing is left half-written and hashes do not depend on the host."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,25 +25,46 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def aside_of(path: Path) -> Path:
+    """Return where `path` is written before it is renamed: one name, so that the next run takes a stray's place."""
+    return path.with_name(f".{path.name}.aside")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` aside, flush it to disk and rename it to `path`; the old file stays whole until then."""
+    """Write `data` aside, flush it to disk and rename it to `path`; the old file stays whole until then.
+
+    Raises:
+        ArtifactError: the disk is full, or the place cannot be written to.
+    """
+    aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with aside.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error.strerror}") from None
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.chmod(0o644)
-        aside.replace(path)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error.strerror}; free some space and run again") from None
-    finally:
-        aside.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> ArtifactError:
+    """Say that `path` cannot be written and, where it is the disk that is full, what to do."""
+    remedy = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+    return ArtifactError(f"cannot write {path}: {error.strerror or error}{remedy}")
+
+
+def swap_folder(aside: Path, target: Path) -> None:
+    """Put the finished folder `aside` in the place of `target`, which stays whole until then."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,11 +74,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys; NaN and infinities are refused."""
-    try:
-        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    except ValueError:
-        raise ArtifactError(f"{path}: a value is NaN or infinite, so nothing was written") from None
-    write_text(path, text + "\n")
+    write_text(path, _json_text(path, value))
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON as `write_json` does, with the key `seal`: the sha256 of the text without it."""
+    write_text(path, _sealed_text(path, value))
 
 
 def read_json(path: Path, remedy: str) -> Any:
@@ -65,8 +88,36 @@ def read_json(path: Path, remedy: str) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; {remedy}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); {remedy}") from None
+
+
+def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+    """Read what `write_sealed` wrote, without the seal.
+
+    Raises:
+        ArtifactError: the file is missing, or any byte of it is not what was written; names `remedy`.
+    """
+    value = read_json(path, remedy)
+    if isinstance(value, dict) and value.pop("seal", None):
+        try:
+            if path.read_bytes() == _sealed_text(path, value).encode("utf-8"):
+                return value
+        except (ArtifactError, UnicodeEncodeError):
+            pass  # NaN, or half of a surrogate pair: nothing that was written
+    raise ArtifactError(f"{path} is not what was written (its seal does not fit); {remedy}")
+
+
+def _json_text(path: Path, value: Any) -> str:
+    try:
+        return json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    except ValueError:
+        raise ArtifactError(f"{path}: a value is NaN or infinite, so nothing was written") from None
+
+
+def _sealed_text(path: Path, value: Mapping[str, Any]) -> str:
+    seal = sha256_bytes(_json_text(path, value).encode("utf-8"))
+    return _json_text(path, {**value, "seal": seal})
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

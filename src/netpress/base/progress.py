@@ -11,12 +11,22 @@ from tqdm import tqdm
 class EpochProgress:
     """Shows the epochs of one training run with images a second, ETA and validation accuracy."""
 
-    def __init__(self, label: str, epochs: int, steps: int, images: int) -> None:
-        self._label, self._epochs, self._images = label, epochs, images
+    def __init__(self, label: str, epochs: int, steps: int, images: int, before: int = 0) -> None:
+        """`before` epochs of `epochs` were done by an earlier process, from which this one goes on."""
+        self._label, self._epochs, self._images, self._before = label, epochs, images, before
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=epochs * steps, desc=label, unit="batch", disable=not self._terminal, leave=True)
+        if before:
+            print(f"{label}: goes on after epoch {before} of {epochs}", file=sys.stderr, flush=True)
+        self._bar = tqdm(
+            total=epochs * steps,
+            initial=before * steps,
+            desc=label,
+            unit="batch",
+            disable=not self._terminal,
+            leave=True,
+        )
         self._start = time.monotonic()
-        self._done = 0
+        self._done = before
 
     def __enter__(self) -> Self:
         return self
@@ -31,12 +41,12 @@ class EpochProgress:
     def epoch_done(self, row: dict[str, Any]) -> None:
         """Show the row of history of the epoch that has ended."""
         self._done += 1
-        seconds = time.monotonic() - self._start
-        rate = self._images * self._done / seconds
+        seconds = (time.monotonic() - self._start) / (self._done - self._before)
+        rate = self._images / seconds
         if self._terminal:
             self._bar.set_postfix_str(f"val {row['val_acc']:.2%}, {rate:,.0f} img/s")
             return
-        left = seconds / self._done * (self._epochs - self._done)
+        left = seconds * (self._epochs - self._done)
         print(
             f"{self._label}  epoch {self._done}/{self._epochs}  loss {row['train_loss']:.3f}  "
             f"val {row['val_acc']:.2%}  {rate:,.0f} img/s  ETA {int(left // 60)}:{int(left % 60):02d}",

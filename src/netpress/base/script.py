@@ -1,13 +1,16 @@
-"""What every stage script does around its one call: arguments, project root, errors in one line."""
+"""What every stage script does around its one call: arguments, project root, lock, errors in one line."""
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from netpress.base.errors import NetpressError
+from netpress.base.lock import held
 from netpress.base.project import find_root
+from netpress.base.stop import MESSAGE, end_at_once
 
 
 def guarded(action: Callable[[], None]) -> int:
@@ -26,7 +29,7 @@ def guarded(action: Callable[[], None]) -> int:
         print("error: the GPU's memory is too small; lower batch_size of the recipe and run again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped: run the same command again to go on", file=sys.stderr)
+        print(MESSAGE, file=sys.stderr)
         return 130
     return 0
 
@@ -34,7 +37,7 @@ def guarded(action: Callable[[], None]) -> int:
 def run_stage(doc: str, action: Callable[[Path], None]) -> None:
     """Run a stage without a variant from the project's root and exit."""
     _parser(doc).parse_args()
-    sys.exit(guarded(lambda: action(_enter_root())))
+    _run("", action)
 
 
 def run_variant_stage(
@@ -45,14 +48,23 @@ def run_variant_stage(
     nargs = "?" if default else None
     parser.add_argument("variant", metavar="VARIANT", help=variant_help, nargs=nargs, default=default)
     variant = parser.parse_args().variant
-    sys.exit(guarded(lambda: action(_enter_root(), variant)))
+    _run(variant, lambda root: action(root, variant))
+
+
+def _run(variant: str, action: Callable[[Path], None]) -> None:
+    """Run `action` while no other process runs the same stage of the same variant here."""
+    end_at_once()
+    stage = Path(sys.argv[0]).stem
+    name = re.sub(r"[^a-z0-9_]", ".", f"{stage} {variant}".strip())[:200]  # of a file
+
+    def locked() -> None:
+        root = find_root()
+        os.chdir(root)  # params.yaml names folders relative to it
+        with held(root / ".netpress/locks" / name, f"{stage} {variant}".strip()):
+            action(root)
+
+    sys.exit(guarded(locked))
 
 
 def _parser(doc: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def _enter_root() -> Path:
-    root = find_root()
-    os.chdir(root)  # params.yaml names folders relative to it
-    return root

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, Field
 
 from netpress.base.errors import ArtifactError, ConfigError
-from netpress.base.files import read_json
+from netpress.base.files import read_sealed
 from netpress.base.project import metrics_file
 from netpress.base.schema import Strict, parse
 
@@ -209,7 +209,7 @@ def _read(root: Path, model_id: str, cls: type[T]) -> T:
     # The root may be the current folder or an absolute one; the message is the same.
     name, remedy = path.relative_to(root).as_posix(), f"run 'dvc repro' to make {model_id} anew"
     try:
-        raw = read_json(path, remedy)
+        raw = read_sealed(path, remedy)
     except ArtifactError as error:
         raise ArtifactError(str(error).replace(str(path), name)) from None
     try:

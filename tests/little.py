@@ -1,0 +1,138 @@
+"""A project of a few hundred made-up pictures, whose stages run in about a second each."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+CURVE = {
+    "rate": 0.4,
+    "until": 0.2,
+    "round_to": 1,
+    "method": "magnitude",
+    "method_options": {"norm": 2},
+    "recipe": "finetune",
+    "epochs": 4,
+}
+DESIGN = {"arch": "compact_cnn", "options": {"width": 0.25}, "recipe": "plain", "epochs": 4}
+SECTIONS = {
+    "seeds": [0],
+    "train": {"teacher": DESIGN | {"options": {"width": 0.5}}},
+    "distill": {
+        "kd": DESIGN
+        | {
+            "teacher": "train/teacher",
+            "method": "kd",
+            "method_options": {"temperature": 4.0, "weight": 0.7},
+            "allow_larger": False,
+        }
+    },
+    "lowrank": {"depthwise": DESIGN | {"options": {"groups": "depthwise", "width": 0.25}}},
+    "factorize": {
+        "tucker": {
+            "from": "train/teacher",
+            "method": "tucker2",
+            "method_options": {"rank": 0.5, "min_channels": 8},
+            "recipe": "finetune",
+            "epochs": 3,
+        }
+    },
+    "prune": {"from": "train/teacher"} | CURVE,
+    "prune_sweep": {},
+    "quantize": {
+        "int8": {
+            "from": "prune/main",
+            "method": "int8_static",
+            "method_options": {"calibration_images": 64, "calibration": "minmax"},
+        }
+    },
+    "final": ["distill/kd"],
+}
+#: In the order of the graph: stage script, variant.
+STAGES = [
+    ("prepare", []),
+    ("train", ["teacher"]),
+    ("distill", ["kd"]),
+    ("lowrank", ["depthwise"]),
+    ("factorize", ["tucker"]),
+    ("prune", ["main"]),
+    ("quantize", ["int8"]),
+    ("test", ["distill/kd"]),
+    ("aggregate", []),
+]
+
+
+def write_idx(folder, name, count, seed):
+    """Noise with one bright stripe, placed by class, in the IDX format."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 60, (count, 28, 28), dtype=np.uint8)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label : 2 * label + 3] = 220
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, count, 28, 28) + images.tobytes())
+    (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, count) + labels.tobytes())
+
+
+def make_project(folder, **changes):
+    """Lay out a little project in `folder`, with top-level sections of params.yaml replaced by `changes`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "models/none", folder / "models/none")
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy2(ROOT / name, folder / name)
+    params = YAML(typ="safe").load((ROOT / "profiles/default.yaml").read_text(encoding="utf-8"))
+    params |= SECTIONS | {"data": params["data"] | {"root": "data/own"}} | changes
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        YAML(typ="safe").dump(params, stream)
+    write_idx(folder / "data/own", "train", 600, seed=0)
+    write_idx(folder / "data/own", "t10k", 100, seed=1)
+    return folder
+
+
+def results(folder):
+    """Every file that the project's stages have written: name -> bytes."""
+    found = {}
+    for top in ("models", "metrics", "plots", "data/prepared"):
+        for path in sorted((folder / top).rglob("*")):
+            if path.is_file():
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+class Server:
+    """Runs stages of projects in a process that has everything imported; see stage_server.py."""
+
+    def __init__(self):
+        command = [sys.executable, str(Path(__file__).parent / "stage_server.py")]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, folder, stage, *args, kill_after=None, kill_at=None, share=None, patch=None):
+        request = {"script": str(folder / f"stages/{stage}.py"), "args": args, "cwd": str(folder)}
+        request |= {"kill_after": kill_after, "kill_at": kill_at, "share": share, "patch": patch}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def finish(self, folder, stage, *args):
+        """Run a stage to its end and return what it printed."""
+        done = self.run(folder, stage, *args)
+        assert done["code"] == 0, done["output"]
+        return done["output"]
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def forget(folder, model_id):
+    """Remove what a stage has made of a model, so that it is made again."""
+    shutil.rmtree(folder / "models" / model_id)
+    shutil.rmtree(folder / ".netpress/runs" / model_id)
+    (folder / f"metrics/{model_id}.json").unlink()

@@ -1,0 +1,139 @@
+"""kill -9 at any moment: run again, and every byte is that of a run that was not killed."""
+
+import random
+import shutil
+
+import pytest
+from little import STAGES, Server, forget, make_project, results
+
+SIGKILL = -9
+#: Stages that train, with their model ids.
+TRAINING = {
+    "train": ("teacher", "train/teacher"),
+    "distill": ("kd", "distill/kd"),
+    "factorize": ("tucker", "factorize/tucker"),
+    "prune": ("main", "prune/main"),
+    "quantize": ("int8", "quantize/int8"),
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def whole(server, tmp_path_factory):
+    """A project that was run from beginning to end, and its results."""
+    folder = make_project(tmp_path_factory.mktemp("whole") / "project")
+    for stage, args in STAGES:
+        server.finish(folder, stage, *args)
+    return folder, results(folder)
+
+
+@pytest.fixture
+def project(whole, tmp_path):
+    """A copy of the whole project, at another path."""
+    return shutil.copytree(whole[0], tmp_path / "project")
+
+
+def kill_and_finish(server, project, stage, **when):
+    """Kill the stage once, run it again, and return what both runs printed."""
+    variant, model_id = TRAINING[stage]
+    forget(project, model_id)
+    killed = server.run(project, stage, variant, **when)
+    assert killed["code"] in (SIGKILL, 0), killed["output"]  # 0: it had ended before
+    return killed, server.finish(project, stage, variant)
+
+
+@pytest.mark.parametrize(
+    ("stage", "moment", "goes_on"),
+    [
+        ("train", "half fit_2.safetensors", "goes on after epoch 1 of 4"),  # while a checkpoint is written
+        ("train", "after fit_2.safetensors", "goes on after epoch 1 of 4"),  # tensors there, record not
+        ("train", "renaming fit.json", None),
+        ("train", "before model.safetensors", "goes on after epoch 4 of 4"),  # after the last epoch
+        ("train", "after spec.json", "goes on after epoch 4 of 4"),
+        ("train", "after seed.json", "finished before"),  # the seed is done, the variant not
+        ("train", "moving teacher", "finished before"),  # while the models are put in place
+        ("train", "half teacher.json", "finished before"),
+        ("distill", "after fit.json", "goes on after epoch 1 of 4"),
+        ("factorize", "after fit.json", "goes on after epoch 1 of 3"),
+        ("prune", "after round_1.json", "round 2/"),  # between two rounds
+        ("prune", "half round_1.json", "round 1/"),
+        ("prune", "after round_2_fit.json", "goes on after epoch 1 of"),
+        ("quantize", "half model.onnx", None),
+    ],
+)
+def test_killed_at_a_nasty_moment(server, whole, project, stage, moment, goes_on):
+    killed, output = kill_and_finish(server, project, stage, kill_at=moment)
+    assert killed["moments"][-1] == moment
+    assert goes_on is None or goes_on in output
+    assert results(project) == whole[1]
+
+
+@pytest.mark.parametrize("moment", ["half summary.md", "after summary.csv", "renaming pruning_curves.png"])
+def test_killed_in_aggregate(server, whole, project, moment):
+    shutil.rmtree(project / "plots")
+    assert server.run(project, "aggregate", kill_at=moment)["code"] == SIGKILL
+    server.finish(project, "aggregate")
+    assert results(project) == whole[1]
+
+
+def test_killed_in_prepare(server, whole, project):
+    moments = server.run(project, "prepare")["moments"]
+    for number in range(1, len(moments) + 1, 3):
+        assert server.run(project, "prepare", kill_at=number)["code"] == SIGKILL
+    server.finish(project, "prepare")
+    assert results(project) == whole[1]
+
+
+def test_killed_again_and_again(server, whole, project):
+    """Each run dies after one more epoch; the last one has nothing left to train."""
+    forget(project, "train/teacher")
+    for epoch in (1, 2, 3):
+        assert server.run(project, "train", "teacher", kill_at=f"after fit_{epoch}.safetensors")["code"] == SIGKILL
+        assert server.run(project, "train", "teacher", kill_at="after fit.json")["code"] == SIGKILL
+    assert "goes on after epoch 3 of 4" in server.finish(project, "train", "teacher")
+    assert results(project) == whole[1]
+
+
+def random_kills(server, whole, project, seed):
+    rng = random.Random(seed)
+    stage = rng.choice(sorted(TRAINING))
+    forget(project, TRAINING[stage][1])
+    seconds = server.run(project, stage, TRAINING[stage][0])["seconds"]
+    killed, _ = kill_and_finish(server, project, stage, kill_after=rng.uniform(0.05, seconds))
+    assert results(project) == whole[1], f"{stage}, killed after {killed['seconds']} s: {killed['moments'][-3:]}"
+    return killed["code"] == SIGKILL
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_a_random_moment(server, whole, project, seed):
+    random_kills(server, whole, project, seed)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_killed_at_twenty_random_moments(server, whole, project, seed):
+    """Fails also when the kill comes too late to hit, so that twenty of twenty were real."""
+    for attempt in range(5):
+        if random_kills(server, whole, project, seed + 1000 * attempt):
+            return
+    pytest.fail("no kill hit the running stage")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", ["train", "prune"])
+def test_killed_at_every_third_moment_of_every_write(server, whole, project, stage):
+    variant, model_id = TRAINING[stage]
+    forget(project, model_id)
+    moments = server.run(project, stage, variant)["moments"]
+    assert len(moments) > 60
+    for number in range(1, len(moments) + 1, 3):
+        killed, _ = kill_and_finish(server, project, stage, kill_at=number)
+        assert results(project) == whole[1], killed["moments"][-1]
