@@ -1,6 +1,7 @@
 """A project of a few hundred made-up pictures, whose stages run in about a second each."""
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -85,8 +86,11 @@ def make_project(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "models/none", folder / "models/none")
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"):
         shutil.copy2(ROOT / name, folder / name)
+    (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    (folder / "src").symlink_to(ROOT / "src")  # dvc.yaml lists the code; it is imported from this checkout
     params = YAML(typ="safe").load((ROOT / "profiles/default.yaml").read_text(encoding="utf-8"))
     params |= SECTIONS | {"data": params["data"] | {"root": "data/own"}} | changes
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
@@ -104,6 +108,33 @@ def results(folder):
             if path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.read_bytes()
     return found
+
+
+def run(folder, *command, **options):
+    """Run a command in the project with this checkout's code; all output is in stdout of what is returned."""
+    return subprocess.run(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def start(folder, *command):
+    """Start a command as the leader of a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def environment():
+    """The environment of a shell in which this checkout's code and interpreter come first."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))}
+    bin_folder = str(Path(sys.executable).parent)
+    return env | {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{bin_folder}{os.pathsep}{env['PATH']}"}
 
 
 class Server:

@@ -1,9 +1,9 @@
 """Runs stage scripts in forks of a process that has everything imported, and kills them where it is told to.
 
-Reads one JSON request a line: `script`, `args`, `cwd`, `kill_after` (seconds, or null), `kill_at` (the moment of a write at
-which the process kills itself, such as `half fit_2.safetensors`, or its number; or null), `share` (of the time that
-checkpoints may take; null: every epoch leaves one, however short) and `patch` (Python to run first, or null). Answers with
-`code` (negative: the signal), `output`, `moments` (all that were passed) and `seconds`.
+Reads one JSON request a line: `script`, `args`, `cwd`, `kill_after` (seconds, or null), `kill_at` (the moment of a
+write at which the process kills itself, such as `half fit_2.safetensors`, or its number; or null), `share` (of the time
+that checkpoints may take; null: every epoch leaves one, however short) and `patch` (Python to run first, or null).
+Answers with `code` (negative: the signal), `output`, `moments` (all that were passed) and `seconds`.
 """
 
 import json
@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 
+import torch
+
 import netpress.checkpoint
 import netpress.designs
 import netpress.distillation
@@ -23,8 +25,7 @@ import netpress.export
 import netpress.factorization
 import netpress.pruning
 import netpress.quantization
-import netpress.report.write  # noqa: F401
-import torch
+import netpress.report.write
 from netpress.base import files
 from netpress.export import export_onnx
 from netpress.models import build_model
@@ -92,7 +93,7 @@ def kill_later(child, seconds, ended):
 
 
 def warm_up():
-    """Load what the exporter loads when it is first used; on one thread, since a pool of threads does not survive a fork."""
+    """Load what the exporter loads; on one thread, since a pool of threads does not survive a fork."""
     torch.set_num_threads(1)
     export_onnx(build_model("compact_cnn", 10, 1, width=0.125).eval(), 1, 28, 28)
 

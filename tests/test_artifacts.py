@@ -1,7 +1,5 @@
 """Models on disk: rebuilt exactly, checked on every load, readable by onnxruntime alone."""
 
-import json
-
 import numpy as np
 import onnxruntime
 import pytest
@@ -162,9 +160,9 @@ def test_weights_that_do_not_fit_are_listed(folder):
     data = weights_as_bytes(network)
     (folder / "seed_0" / WEIGHTS).write_bytes(data)
     path = folder / "seed_0" / SPEC
-    raw = json.loads(path.read_text())
+    raw = files.read_sealed(path, "")
     raw["sha256"][WEIGHTS] = files.sha256_bytes(data)
-    path.write_text(json.dumps(raw))
+    files.write_sealed(path, raw)
     with pytest.raises(ArtifactError, match=r"the weights do not fit compact_cnn: .*expected \("):
         load_model(folder)
 
@@ -179,11 +177,11 @@ def test_weights_that_do_not_fit_are_listed(folder):
         (lambda raw: raw.update(edits=[{"edit": "widths", "layers": {"9": [1]}}]), "layer '9'"),
     ],
 )
-def test_a_damaged_spec_is_refused(folder, change, message):
+def test_a_spec_that_describes_no_model_is_refused(folder, change, message):
     path = folder / "seed_0" / SPEC
-    raw = json.loads(path.read_text())
+    raw = files.read_sealed(path, "")
     change(raw)
-    path.write_text(json.dumps(raw))
+    files.write_sealed(path, raw)
     with pytest.raises(ArtifactError, match="dvc repro") as error:
         load_model(folder)
     assert message in str(error.value)

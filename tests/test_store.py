@@ -1,10 +1,9 @@
-"""Finished seeds are used again only when all that they follow from is the same, and they are intact."""
-
-import json
+"""Finished seeds and steps are used again only when all that they follow from is the same, and they are intact."""
 
 import pytest
 
 from netpress import store
+from netpress.base import files
 
 
 @pytest.fixture
@@ -13,13 +12,12 @@ def calls():
 
 
 def finished(root, calls, print_of="p1", content="weights", seed=0):
-    def make(folder):
+    def make(work):
         calls.append(seed)
-        (folder / f"seed_{seed}").mkdir(parents=True)
-        (folder / f"seed_{seed}" / "model").write_text(content)
+        files.write_text(work.files / f"seed_{seed}/model", content)
         return {"val_acc": 0.5, "content": content}
 
-    return store.finished_seed(root, "train/x", seed, print_of, make)
+    return store.finished_seed(root, "train/x", seed, print_of, make, root / "models/train/x")
 
 
 def test_a_finished_seed_is_not_made_again(tmp_path, calls, capsys):
@@ -31,11 +29,15 @@ def test_a_finished_seed_is_not_made_again(tmp_path, calls, capsys):
     assert "train/x seed 0: finished before with the same params, data and code" in capsys.readouterr().out
 
 
-def test_another_fingerprint_makes_it_again(tmp_path, calls):
+def test_another_fingerprint_makes_it_again_and_says_so(tmp_path, calls, capsys):
     finished(tmp_path, calls)
+    capsys.readouterr()
     assert finished(tmp_path, calls, "p2", "other")["content"] == "other"
     assert calls == [0, 0]
     assert (tmp_path / "models/train/x/seed_0/model").read_text() == "other"
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert "what a run with other params, data, code or environment left" in told
 
 
 def test_another_seed_is_made_beside_it(tmp_path, calls):
@@ -45,7 +47,7 @@ def test_another_seed_is_made_beside_it(tmp_path, calls):
     assert calls == [0, 1]
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "record", "garbage"])
+@pytest.mark.parametrize("damage", ["change", "remove", "add", "record", "garbage", "fingerprint"])
 def test_what_was_damaged_is_made_again(tmp_path, calls, damage):
     finished(tmp_path, calls)
     kept = tmp_path / store.STORE / "train/x/seed_0"
@@ -53,32 +55,77 @@ def test_what_was_damaged_is_made_again(tmp_path, calls, damage):
         (kept / "files/seed_0/model").write_text("weighty")
     elif damage == "remove":
         (kept / "files/seed_0/model").unlink()
+    elif damage == "add":
+        (kept / "files/seed_0/more").write_text("more")
     elif damage == "record":
-        (kept / store.RECORD).write_text("{")
+        (kept / "steps/seed.json").write_text("{")
+    elif damage == "garbage":
+        (kept / "steps/seed.json").write_text('["fingerprint"]')
     else:
-        (kept / store.RECORD).write_text(json.dumps(["fingerprint"]))
+        (kept / "fingerprint.json").write_text("{}")
     finished(tmp_path, calls)
     assert calls == [0, 0]
 
 
 def test_an_interrupted_seed_is_not_taken_for_finished(tmp_path, calls):
-    def interrupted(folder):
-        (folder / "seed_0").mkdir(parents=True)
-        (folder / "seed_0" / "model").write_text("half")
+    def interrupted(work):
+        files.write_text(work.files / "seed_0/model", "half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.finished_seed(tmp_path, "train/x", 0, "p1", interrupted)
+        store.finished_seed(tmp_path, "train/x", 0, "p1", interrupted, tmp_path / "models/train/x")
     assert not (tmp_path / "models").exists()
     assert finished(tmp_path, calls)["content"] == "weights"
 
 
-def test_the_fingerprint_depends_on_facts_and_code(tmp_path, monkeypatch):
-    base = store.fingerprint({"seed": 0}, tmp_path)
-    assert base == store.fingerprint({"seed": 0}, tmp_path)
-    assert base != store.fingerprint({"seed": 1}, tmp_path)
-    (tmp_path / "distill.py").write_text("# edited")
-    edited = store.fingerprint({"seed": 0}, tmp_path)
-    assert base != edited
-    monkeypatch.setattr(store, "version", lambda name: "0")
-    assert edited != store.fingerprint({"seed": 0}, tmp_path)
+def test_steps_and_checkpoints_go_when_the_seed_is_finished(tmp_path):
+    kept = tmp_path / store.STORE / "train/x/seed_0"
+
+    def make(work):
+        (work.files / ".model.aside").write_text("a killed process left this")
+        files.write_text(work.steps / "fit.json", "{}")
+        return work.once("round_1", work.files / "round_1", lambda: {"val_acc": 0.5})
+
+    store.finished_seed(tmp_path, "train/x", 0, "p1", make, tmp_path / "out")
+    assert [path.name for path in (kept / "steps").iterdir()] == ["seed.json"]
+
+
+def test_strays_of_a_killed_run_are_removed_at_the_start(tmp_path):
+    kept = tmp_path / store.STORE / "train/x/seed_0"
+
+    def killed(work):
+        (work.files / ".model.aside").write_text("half a model")
+        raise KeyboardInterrupt
+
+    def make(work):
+        assert not list(kept.rglob(".*"))
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        store.finished_seed(tmp_path, "train/x", 0, "p1", killed, tmp_path / "out")
+    store.finished_seed(tmp_path, "train/x", 0, "p1", make, tmp_path / "out")
+
+
+def test_the_fingerprint_depends_on_facts_and_on_the_code_that_is_used(tmp_path, monkeypatch):
+    package = tmp_path / "netpress"
+    for name in ("store.py", "engine.py", "cli/use.py", "distill/kd.py", "distill/other.py", "models/_blocks.py"):
+        files.write_text(package / name, "")
+    monkeypatch.setattr(store, "__file__", str(package / "store.py"))
+    script = tmp_path / "distill.py"
+    script.write_text("")
+
+    def now(facts=None):
+        return store.fingerprint(facts or {"seed": 0}, script, {"distill/kd.py"})
+
+    base = now()
+    assert base == now()
+    assert base != now({"seed": 1})
+    for unrelated in ("cli/use.py", "distill/other.py"):
+        files.write_text(package / unrelated, "# edited")
+        assert base == now()
+    for used in ("engine.py", "distill/kd.py", "models/_blocks.py"):
+        files.write_text(package / used, "# edited")
+        assert base != now()
+        files.write_text(package / used, "")
+    script.write_text("# edited")
+    assert base != now()

@@ -27,9 +27,8 @@ REMEDY = "training starts anew"
 class Checkpoint:
     """The checkpoint of one call of `fit`: `<path>.json`, and the tensors in the file that it names."""
 
-    def __init__(self, path: Path, share: float | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._share = SHARE if share is None else share
         self._cost: float | None = None
         self._last = time.monotonic()
 
@@ -62,7 +61,7 @@ class Checkpoint:
     def save_if_due(self, network: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
         """Write the checkpoint, unless the last is so recent that writing would take more than its share of time."""
         cost = _reckoned_cost(network) if self._cost is None else self._cost
-        if (time.monotonic() - self._last) * self._share < cost:
+        if (time.monotonic() - self._last) * SHARE < cost:
             return
         start = time.monotonic()
         self._save(network, optimizer, history)

@@ -82,7 +82,7 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
         if name == "train":
             mean, std = channel_statistics(resized)
     manifest = _manifest(source, splits, found, data, mean, std, hashes)
-    files.write_json(out / MANIFEST, manifest.model_dump())
+    files.write_sealed(out / MANIFEST, manifest.model_dump())
     return manifest
 
 
@@ -108,7 +108,7 @@ def load_manifest(folder: Path) -> Manifest:
     Raises:
         ArtifactError: it is missing or damaged.
     """
-    raw = files.read_json(folder / MANIFEST, REMEDY)
+    raw = files.read_sealed(folder / MANIFEST, REMEDY)
     try:
         return parse(Manifest, raw, "manifest")
     except ConfigError as error:

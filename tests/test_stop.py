@@ -1,0 +1,45 @@
+"""Ctrl-C ends a stage within two seconds, whatever it is at, with one line that says how to go on."""
+
+import os
+import signal
+import time
+
+import pytest
+from little import make_project, run, start
+
+#: One step of this takes many seconds on two cores, most of them in one call that Python cannot interrupt.
+HEAVY = {"arch": "resnet18", "options": {"stem": "small"}, "recipe": "plain", "epochs": 4}
+MESSAGE = "stopped: run the same command (or 'dvc repro') again to go on from where it was"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = make_project(tmp_path_factory.mktemp("stop") / "project", train={"teacher": HEAVY})
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("batch_size: 128", "batch_size: 65536"))
+    done = run(folder, "python", "stages/prepare.py")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.6, 1.5, 6.0])
+def test_the_end_comes_at_once_with_one_line(project, after, number):
+    stage = start(project, "python", "stages/train.py", "teacher")
+    time.sleep(after)  # while modules are imported, and while a step runs
+    assert stage.poll() is None
+    began = time.monotonic()
+    os.kill(stage.pid, number)
+    told = stage.communicate(timeout=60)[0]
+    assert time.monotonic() - began < 2
+    assert stage.returncode == 128 + number
+    assert [line for line in told.splitlines() if line and "on cpu" not in line] == [MESSAGE]
+    assert not (project / "models/train").exists()
+    assert not (project / "metrics/train").exists()
+
+
+def test_help_and_a_wrong_variant_answer_without_loading_torch(project):
+    done = run(project, "python", "-X", "importtime", "stages/train.py", "--help")
+    assert done.returncode == 0
+    assert "a key of the section train" in done.stdout
+    assert " torch" not in done.stdout
