@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netpress.base.errors import TrainingError
-from netpress.engine import Schedule, fit, learning_rate, make_optimizer
+from netpress.engine import Schedule, fit, layer_seed, learning_rate, make_optimizer
 from netpress.measure import evaluate
 from netpress.models import build_model
 
@@ -91,8 +91,43 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step():
 
 def test_a_diverging_run_stops():
     recipe = RECIPE.model_copy(update={"lr": 10.0, "clip_norm": 0.0, "weight_decay": 0.9})
-    with pytest.raises(TrainingError, match=r"test: the (validation )?loss became"):
+    with pytest.raises(
+        TrainingError, match=r"test: (the loss|the validation loss|[\w.]+) became (NaN or infinite|nan|inf)"
+    ):
         run(small_network(), recipe, epochs=60)
+
+
+def test_a_weight_that_is_not_finite_stops_although_the_loss_is():
+    class Hidden(torch.nn.Module):
+        """Holds a value that no image's logits depend on."""
+
+        def __init__(self):
+            super().__init__()
+            self.network = small_network()
+            self.register_buffer("unused", torch.tensor([1.0, float("inf")]))
+
+        def forward(self, images):
+            return self.network(images)
+
+    with pytest.raises(TrainingError, match="test: unused became NaN or infinite in epoch 1; nothing was written"):
+        run(Hidden())
+
+
+def test_what_layers_draw_depends_on_seed_and_epoch_alone():
+    """So a run that goes on after an epoch drops the same values out as one that was not interrupted."""
+    seeds = {
+        layer_seed(Schedule(RECIPE, 5, seed, first), epoch) for seed in (0, 1) for first in (0, 7) for epoch in (0, 1)
+    }
+    assert len(seeds) == 8
+    assert layer_seed(Schedule(RECIPE, 5, 0, 7), 0) == layer_seed(Schedule(RECIPE, 9, 0, 0), 7)
+
+    def dropping():
+        torch.manual_seed(3)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(28 * 28, 3))
+
+    first = run(dropping())
+    torch.manual_seed(99)
+    assert run(dropping()) == first
 
 
 def test_clipping_bounds_the_first_step():

@@ -3,6 +3,8 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
@@ -53,3 +55,47 @@ def test_csv_keeps_every_digit(tmp_path):
     assert (tmp_path / "a.csv").read_bytes() == b"x,y\n0.30000000000000004,\n,2\n"
     with pytest.raises(ValueError, match="z"):
         files.write_csv(tmp_path / "a.csv", [{"z": 1}], ["x"])
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.integers(),
+            st.lists,
+            max_leaves=5,
+        ),
+    )
+)
+@settings(suppress_health_check=list(HealthCheck))
+def test_what_is_sealed_comes_back(tmp_path, value):
+    value.pop("seal", None)
+    try:
+        files.write_sealed(tmp_path / "m.json", value)
+    except UnicodeEncodeError:  # half of a surrogate pair is no text
+        return
+    assert files.read_sealed(tmp_path / "m.json", "do this") == value
+
+
+def test_a_broken_seal_names_file_and_remedy(tmp_path):
+    files.write_sealed(tmp_path / "m.json", {"val_acc": 0.5})
+    text = (tmp_path / "m.json").read_text()
+    for other in (
+        text.replace("0.5", "0.6"),
+        text.replace(" ", ""),
+        '{"val_acc": 0.5}',
+        "[]",
+        '{"seal": NaN, "a": NaN}',
+    ):
+        (tmp_path / "m.json").write_text(other)
+        with pytest.raises(ArtifactError, match=r"m\.json is not what was written \(its seal does not fit\); do this"):
+            files.read_sealed(tmp_path / "m.json", "do this")
+
+
+def test_a_folder_is_swapped_whole(tmp_path):
+    files.write_text(tmp_path / "old/gone", "old")
+    files.write_text(tmp_path / "made/sub/new", "new")
+    files.swap_folder(tmp_path / "made", tmp_path / "old")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == ["old/sub/new"]
+    files.copy_folder(tmp_path / "old", tmp_path / "copy")
+    assert (tmp_path / "copy/sub/new").read_text() == "new"

@@ -1,13 +1,13 @@
 """Prepared data: plain arrays, a manifest, and hashes that are checked."""
 
 import errno
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_sources import EMBEDDED, ROOT, paint, settings
 
+from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError, DataError
 from netpress.data import prepared as module
 from netpress.data.images import resize_all, square
@@ -108,9 +108,9 @@ def test_damage_is_found(own):
     path.unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
         load_split(out, "train")
-    raw = json.loads((out / "manifest.json").read_text())
+    raw = files.read_sealed(out / "manifest.json", "")
     del raw["classes"]
-    (out / "manifest.json").write_text(json.dumps(raw))
+    files.write_sealed(out / "manifest.json", raw)
     with pytest.raises(ArtifactError, match=r"manifest\.classes: missing"):
         load_manifest(out)
 

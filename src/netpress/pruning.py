@@ -1,6 +1,5 @@
 """One pruning curve: rounds of removal and fine-tuning, every round's model kept."""
 
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from netpress import artifacts
 from netpress.artifacts import Loaded, Spec
+from netpress.base import files
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
 from netpress.data.batches import DeviceSplit
 from netpress.engine import Schedule, fit
@@ -66,7 +66,7 @@ def _prune_seed(bench: Bench, splits: Splits, seed: int, work: Workspace) -> dic
         made = work.once(f"round_{number}", place, partial(_prune_round, curve, number, source, place))
         rounds.append(made["row"])
         source = place
-    shutil.copytree(source, work.files / f"seed_{seed}", dirs_exist_ok=True)
+    files.copy_folder(source, work.files / f"seed_{seed}")
     return made["metrics"] | {"epochs": item.epochs, "rate": item.rate, "rounds": rounds}
 
 

@@ -141,19 +141,21 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
         make: given a seed and its workspace, writes that seed's models below `work.files` and returns its metrics.
     """
     print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
+    here = environment_of(bench.config.runtime, bench.device)
     folder = model_folder(bench.root, bench.model_id)
     aside = files.aside_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
-    here = environment_of(bench.config.runtime, bench.device)
-    rows = []
-    for seed in bench.config.seeds:
-        print_of = _fingerprint(bench, seed, here)
-        rows.append(finished_seed(bench.root, bench.model_id, seed, print_of, partial(make, seed), aside))
-    for place in (aside, *sorted(aside.glob("round_*"))):
-        artifacts.write_seeds(place, bench.config.seeds)
-    metrics = over_seeds(rows)
-    require_finite(metrics, bench.model_id)
-    files.swap_folder(aside, folder)
+    try:
+        rows = []
+        for seed in bench.config.seeds:
+            print_of, made = _fingerprint(bench, seed, here), partial(_make_finite, make, seed)
+            rows.append(finished_seed(bench.root, bench.model_id, seed, print_of, made, aside))
+        for place in (aside, *sorted(aside.glob("round_*"))):
+            artifacts.write_seeds(place, bench.config.seeds)
+        metrics = over_seeds(rows)
+        files.swap_folder(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     artifacts.write_metrics(bench.root, bench.model_id, metrics)
     environment.record(bench.root, bench.model_id, metrics["weights_sha256"], here)
     print(
@@ -161,6 +163,12 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
         f"{metrics['onnx_bytes'] / 1e6:.3f} MB as ONNX",
         flush=True,
     )
+
+
+def _make_finite(make: Callable[[int, Workspace], dict[str, Any]], seed: int, work: Workspace) -> dict[str, Any]:
+    metrics = make(seed, work)
+    require_finite(metrics, work.label)
+    return metrics
 
 
 def environment_of(runtime: Runtime, device: torch.device) -> Environment:

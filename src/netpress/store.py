@@ -101,7 +101,7 @@ def finished_seed(
     for step in work.steps.iterdir():
         if step.name != "seed.json":
             step.unlink()
-    shutil.copytree(work.files, out, dirs_exist_ok=True)
+    files.copy_folder(work.files, out)
     return metrics
 
 

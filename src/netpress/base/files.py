@@ -57,6 +57,13 @@ def cannot_write(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(f"cannot write {path}: {error.strerror or error}{remedy}")
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy every file below `source` to `target`, each by `write_bytes`."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            write_bytes(target / path.relative_to(source), path.read_bytes())
+
+
 def swap_folder(aside: Path, target: Path) -> None:
     """Put the finished folder `aside` in the place of `target`, which stays whole until then."""
     old = target.with_name(f".{target.name}.old")

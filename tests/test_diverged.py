@@ -1,0 +1,52 @@
+"""A run that diverges stops with epoch, step and the usual causes, and never appears as a result."""
+
+import pytest
+from little import DESIGN, STAGES, Server, make_project, results
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("stage", "variant", "patch", "message"),
+    [
+        (
+            "train",
+            "teacher",
+            "import netpress.designs as d; f = d.cross_entropy\n"
+            "d.fit_and_save.__defaults__ = (None, lambda i, l, t: f(i, l, t) * float('nan'))",
+            "train/teacher seed 0: the loss became nan in epoch 1, step 1; nothing was written. Usual causes: the learn",
+        ),
+        (
+            "train",
+            "teacher",
+            "import netpress.engine as e; f = e.evaluate\n"
+            "e.evaluate = lambda n, s: (next(n.buffers()).fill_(float('inf')), f(n, s))[1]",
+            "train/teacher seed 0: the validation loss became nan after epoch 1; nothing was written. Usual cause",
+        ),
+        (
+            "quantize",
+            "int8",
+            "import netpress.quantization as q; from netpress.measure import Quality\n"
+            "q.evaluate = lambda n, s: Quality(0.1, float('nan'))",
+            "quantize/int8 seed 0: val_loss is nan; nothing was written. Usual causes",
+        ),
+    ],
+)
+def test_it_never_appears_as_a_result(server, tmp_path, stage, variant, patch, message):
+    project = make_project(tmp_path / "project", train={"teacher": DESIGN | {"epochs": 1}})
+    for name, args in STAGES:
+        if name in ("prepare", "train", "prune") and name != stage:
+            server.finish(project, name, *args)
+    before = results(project)
+    failed = server.run(project, stage, variant, patch=patch)
+    assert failed["code"] == 1
+    assert message in failed["output"]
+    assert "Traceback" not in failed["output"]
+    assert results(project) == before
+    server.finish(project, stage, variant)  # nothing of it is left to go on from
+    assert results(project).keys() > before.keys()
