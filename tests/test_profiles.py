@@ -215,7 +215,7 @@ def test_unknown_profile_lists_those_that_exist(project, capsys):
         ("train: {}\n", "no model 'train/first'"),
         ("seeds: []\n", "seeds"),
         ("runtime: {threads: 0}\n", "runtime.threads = 0"),
-        ("recipes:\n  plain: &p {lr: 0.5}\n  other: *p\n", "bad.yaml, line 2: write the values out"),
+        ("recipes:\n  plain: &p {lr: 0.5}\n  other: *p\n", "bad.yaml, line 2, column 10: write the values out"),
     ],
 )
 def test_a_bad_overlay_leaves_params_as_they_are(project, capsys, overlay, message):
