@@ -4,7 +4,6 @@
 whole file; `graph.load_checked` also checks what its parts say of one another.
 """
 
-import posixpath
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +24,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MODEL_ID_HELP = "a model id such as train/resnet18_strong"
 MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
 MAX_OPTIONS = 100
-WRITTEN = ("data/prepared", "models", "metrics", "plots")  # folders that stages write
 
 
 class Data(Strict):
@@ -42,14 +40,9 @@ class Data(Strict):
 
     @field_validator("root")
     @classmethod
-    def _apart_from_outputs(cls, root: str) -> str:
+    def _nameable(cls, root: str) -> str:
         if root != root.strip() or not root.isprintable():
             raise ValueError("write a folder's name without spaces at its ends or characters that cannot be printed")
-        folder = posixpath.normpath(root)
-        for written in WRITTEN:
-            above = folder == "." or set(folder.split("/")) == {".."}
-            if above or f"{written}/".startswith(f"{folder}/") or f"{folder}/".startswith(f"{written}/"):
-                raise ValueError(f"the stages write into {written}; put the images into a folder apart from it")
         return root
 
     @property

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from netpress.config import (
     refuse_larger_student,
 )
 
+#: Folders that stages write.
+WRITTEN = ("data/prepared", "models", "metrics", "plots")
 FAMILIES = {"Distill": "distill", "Factorize": "lowrank", "Prune": "prune", "Quantize": "quantize"}
 Faults = list[tuple[str, str]]
 
@@ -56,7 +59,8 @@ def checked(document: Document) -> Params:
     data = params.data if params else _collect([], lambda: document.section(Data, "data"))
     known = Known(params.items(), frozenset(MODEL_STAGES), params.recipes) if params else _readable(document)
     if data:
-        _collect(faults, lambda: _check_data(data))
+        _collect(faults, lambda: _check_source(data))
+        _collect(faults, lambda: _check_root(data.root))
     final = document.values.get("final")
     _check(faults, known, final if isinstance(final, list) else [])
     if params and not faults:
@@ -128,11 +132,21 @@ def _check_plugin(family: str, name: str, options: Any, where: str, name_key: st
     parse(module.Options, options, f"{where}.{options_key}")
 
 
-def _check_data(data: Data) -> None:
+def _check_source(data: Data) -> None:
     known = [name.replace("_", "-") for name in plugins.names("sources")]
     if data.source not in known:
         near = plugins.near_or_known(data.source, known)
         raise ParamsError([("data.source", f"data.source: unknown data source '{data.source[:60]}'{near}")])
+
+
+def _check_root(root: str) -> None:
+    """Raise when the images lie above or in a folder that stages write: the graph would be a circle."""
+    folder = posixpath.normpath(root)
+    above = folder == "." or set(folder.split("/")) == {".."}
+    for written in WRITTEN:
+        if above or f"{written}/".startswith(f"{folder}/") or f"{folder}/".startswith(f"{written}/"):
+            text = f"data.root = {root!r}: the stages write into {written}; put the images into a folder apart from it"
+            raise ParamsError([("data.root", text)])
 
 
 def _parent_key(item: Any, where: str) -> str:
