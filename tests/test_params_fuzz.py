@@ -111,7 +111,6 @@ def test_what_dvc_writes_is_read_back_or_refused(values):
         content = text.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate cannot be written
         return
-    document = None
     try:
         document = params_file.parse_text(content, "params.yaml")
         with document.located():

@@ -40,7 +40,7 @@ def _fault(cls: type[BaseModel], fault: Any, where: str) -> tuple[str, str]:
     """Return the dotted key of one of pydantic's complaints, and the complaint in our words."""
     # "[key]" marks a fault of a dictionary's key itself, "function-..." and union tags are pydantic's own.
     loc = [part for part in fault["loc"] if part != "[key]"]
-    key = ".".join([where, *map(str, loc)] if where else map(str, loc)) or "params.yaml"
+    key = ".".join([where, *map(str, loc)] if where else map(str, loc)) or "the file"
     owner, field = _resolve(cls, loc)
     if fault["type"] == "extra_forbidden":
         known = [f.alias or n for n, f in owner.model_fields.items()] if owner else []

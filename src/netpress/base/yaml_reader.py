@@ -17,7 +17,7 @@ from netpress.base.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
-MAX_VALUES = 50_000  # a second or two to read
+MAX_VALUES = 20_000  # about a second to read
 MAX_KEY = 200
 MAX_TEXT = 4096
 MAX_DIGITS = 18
