@@ -1,5 +1,6 @@
 """params.yaml: every fault is named with key, value, what is allowed and the nearest valid word."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ FAULTS = [
 def test_faults_are_named(tmp_path, raw, key, value, message):
     if key in ("prune_sweep.main", "distill.Kd"):
         section, name = key.split(".")
-        raw[section][name] = dict(next(iter(raw[section].values())))
+        raw[section][name] = deepcopy(next(iter(raw[section].values())))
     else:
         put(raw, key, value)
     with pytest.raises(ConfigError) as error:
@@ -139,7 +140,7 @@ def test_text_that_is_not_our_yaml_is_refused_with_its_place(tmp_path, text, mes
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     from dvc.utils.serialize import load_yaml
 
-    text = "a: 1e-3\nb: no\nc: 010\nd: 5.0e-4\ne: 0o10\nf: 1_000\ng: .5\nh: yes\n"
+    text = "a: 1e-3\nb: no\nc: 1e3\nd: 5.0e-4\ne: +.5\nf: 0\ng: -7\nh: yes\ni: 'on'\nj: ~\nk: TRUE\nl: .5\nm: '010'\n"
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     assert config.read(path) == load_yaml(str(path))

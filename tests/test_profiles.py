@@ -211,11 +211,13 @@ def test_unknown_profile_lists_those_that_exist(project, capsys):
     [
         ("trian: {}\n", "unknown section 'trian', did you mean 'train'?"),
         ("profile: other\n", "profile is 'other'"),
+        ("distill: {x: {arch: a}}\n", "bad.yaml, line 1, column 11: distill.x.epochs: missing"),
+        ("runtime: {threads: 010}\n", "bad.yaml, line 1, column 11: runtime.threads = 010: YAML readers differ"),
         ("data: {rot: x}\n", "data.rot: unknown key, did you mean 'root'?"),
-        ("train: {}\n", "no model 'train/first'"),
+        ("train: {}\n", f"default.yaml, line {DEFAULT.count(chr(10)) - 1}, column 5: final[0]: no model 'train/first'"),
         ("seeds: []\n", "seeds"),
-        ("runtime: {threads: 0}\n", "runtime.threads = 0"),
-        ("recipes:\n  plain: &p {lr: 0.5}\n  other: *p\n", "bad.yaml, line 2: write the values out"),
+        ("# mine\nruntime: {threads: 0}\n", "bad.yaml, line 2, column 11: runtime.threads = 0"),
+        ("recipes:\n  plain: &p {lr: 0.5}\n  other: *p\n", "bad.yaml, line 2, column 10: write the values out"),
     ],
 )
 def test_a_bad_overlay_leaves_params_as_they_are(project, capsys, overlay, message):

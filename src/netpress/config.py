@@ -7,30 +7,43 @@ whole file; `graph.load_checked` also checks what its parts say of one another.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, field_validator
 
-from netpress.base import plugins
-from netpress.base.errors import ConfigError
+from netpress.base import params_file, plugins
+from netpress.base.errors import ParamsError
 from netpress.base.project import MODEL_STAGES
-from netpress.base.schema import Strict, parse
+from netpress.base.schema import Strict
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-ModelId = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(MODEL_STAGES)})/[a-z0-9_]+(/round_[1-9][0-9]*)?$")]
+# Names become names of files, hence the length.
+Name = Annotated[
+    str, Field(pattern=r"^[a-z0-9_]+$", max_length=64, description="lower-case letters, digits, underscores")
+]
+ModelId = Annotated[str, Field(pattern=rf"^({'|'.join(MODEL_STAGES)})/[a-z0-9_]{{1,64}}(/round_[1-9][0-9]{{0,3}})?$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MODEL_ID_HELP = "a model id such as train/resnet18_strong"
+MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
+MAX_OPTIONS = 100
 
 
 class Data(Strict):
     """Where the images come from and how they are split."""
 
     source: str = Field(description="a file of src/netpress/sources, such as fashion-mnist or imagefolder")
-    root: str = Field(description="folder of the source; data/none lets torchvision download it")
+    root: str = Field(min_length=1, max_length=1024, description="folder of the source; data/none: download it")
     resolution: int = Field(ge=16, le=512, description="pixels, both sides")
     val_share: float = Field(gt=0, lt=1, description="share of the training images, where the source has no validation")
     test_share: Share = Field(description="share of the images, where the source has no test split; 0 for none")
-    split_seed: int = Field(ge=0)
+    split_seed: Seed
     on_overlap: Literal["error", "drop_from_train"]
     on_bad_image: Literal["error", "skip"]
+
+    @field_validator("root")
+    @classmethod
+    def _nameable(cls, root: str) -> str:
+        if root != root.strip() or not root.isprintable():
+            raise ValueError("write a folder's name without spaces at its ends or characters that cannot be printed")
+        return root
 
     @property
     def module(self) -> str:
@@ -68,10 +81,11 @@ class Recipe(Strict):
     warmup: float = Field(ge=0, lt=1, description="share of all steps in which the learning rate rises")
     batch_size: int = Field(ge=2, le=65536)
     label_smoothing: float = Field(ge=0, lt=1)
-    clip_norm: float = Field(ge=0, description="largest norm of the gradient; 0 is off")
+    clip_norm: float = Field(ge=0, le=1_000_000, description="largest norm of the gradient; 0 is off")
     augment: Augment
 
 
+Options = Annotated[dict[str, Any], Field(max_length=MAX_OPTIONS)]
 Epochs = Annotated[int, Field(ge=1, le=100_000, description="passes over the training images")]
 
 
@@ -79,7 +93,7 @@ class Design(Strict):
     """An item of `train` and `lowrank`: an architecture trained afresh."""
 
     arch: str = Field(description="a file of src/netpress/models")
-    options: dict[str, Any] = Field(description="options of the architecture; {} for none")
+    options: Options = Field(description="options of the architecture; {} for none")
     recipe: Name
     epochs: Epochs
 
@@ -89,7 +103,7 @@ class Distill(Design):
 
     teacher: ModelId = Field(description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/distill")
-    method_options: dict[str, Any]
+    method_options: Options
     allow_larger: bool = Field(description="accept a student that is not smaller than its teacher")
 
 
@@ -98,7 +112,7 @@ class Factorize(Strict):
 
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/lowrank")
-    method_options: dict[str, Any]
+    method_options: Options
     recipe: Name
     epochs: Epochs
 
@@ -111,7 +125,7 @@ class Prune(Strict):
     until: float = Field(gt=0, lt=1, description="rounds go on until this share of the parameters is left")
     round_to: int = Field(ge=1, le=64, description="channel counts are multiples of this")
     method: str = Field(description="a file of src/netpress/prune")
-    method_options: dict[str, Any]
+    method_options: Options
     recipe: Name
     epochs: Epochs
 
@@ -121,7 +135,7 @@ class Quantize(Strict):
 
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/quantize")
-    method_options: dict[str, Any]
+    method_options: Options
 
 
 Item = Design | Distill | Factorize | Prune | Quantize
@@ -134,7 +148,7 @@ ITEM_TYPES: dict[str, type[Strict]] = {
     "prune_sweep": Prune,
     "quantize": Quantize,
 }
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, description="the first is shipped")]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MAX_ENTRIES, description="the first is shipped")]
 
 
 class Shared(Strict):
@@ -156,15 +170,15 @@ class Params(Shared):
 
     profile: Name
     data: Data
-    recipes: dict[Name, Recipe]
-    train: dict[Name, Design]
-    distill: dict[Name, Distill]
-    lowrank: dict[Name, Design]
-    factorize: dict[Name, Factorize]
+    recipes: dict[Name, Recipe] = Field(max_length=MAX_ENTRIES)
+    train: dict[Name, Design] = Field(max_length=MAX_ENTRIES)
+    distill: dict[Name, Distill] = Field(max_length=MAX_ENTRIES)
+    lowrank: dict[Name, Design] = Field(max_length=MAX_ENTRIES)
+    factorize: dict[Name, Factorize] = Field(max_length=MAX_ENTRIES)
     prune: Prune
-    prune_sweep: dict[Name, Prune]
-    quantize: dict[Name, Quantize]
-    final: list[ModelId]
+    prune_sweep: dict[Name, Prune] = Field(max_length=MAX_ENTRIES)
+    quantize: dict[Name, Quantize] = Field(max_length=MAX_ENTRIES)
+    final: list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]] = Field(max_length=MAX_ENTRIES)
 
     @field_validator("final")
     @classmethod
@@ -190,70 +204,60 @@ class VariantConfig(Shared):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read params.yaml the way DVC does (YAML 1.2; duplicate keys refused)."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing: run 'python -m netpress use default' to write it")
-    try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = (error.problem or "not YAML").strip().splitlines()[0]
-        raise ConfigError(f"{path.name}{at}: {problem}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: not YAML in UTF-8: {str(error).splitlines()[0]}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name}: expected sections of keys and values, found {type(raw).__name__}")
-    return raw
+    """Read params.yaml or a profile as it stands; its keys are not validated."""
+    document = params_file.read(path)
+    with document.located():
+        document.refuse_doubtful()
+    return document.values
 
 
 def load(path: Path) -> Params:
     """Read the whole file and validate every key; see `graph.load_checked` for the cross-references."""
-    return parse(Params, read(path), "")
+    document = params_file.read(path)
+    with document.located():
+        return document.whole(Params)
 
 
 def for_data(path: Path) -> Data:
     """Return the `data` section alone."""
-    return parse(Data, read(path).get("data"), "data")
+    document = params_file.read(path)
+    with document.located():
+        return document.section(Data, "data")
 
 
 def for_shared(path: Path) -> Shared:
     """Return the seeds and the runtime alone."""
-    raw = read(path)
-    return parse(Shared, {key: raw.get(key) for key in Shared.model_fields}, "")
+    document = params_file.read(path)
+    with document.located():
+        return document.part(Shared, Shared.model_fields)
 
 
 def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
     """Return what the stage of one variant reads: its item, its recipe, the seeds and the runtime."""
-    raw = read(path)
-    section = raw.get(stage)
-    if not isinstance(section, dict):
-        raise ConfigError(f"{path.name}: no section '{stage}'")
-    if stage == "prune":
-        section = {"main": section}
-    if variant not in section:
-        near = plugins.did_you_mean(variant, list(section))
-        raise ConfigError(f"{stage}: no variant '{variant}'{near}; known: {', '.join(section) or 'none'}")
-    where = stage if stage == "prune" else f"{stage}.{variant}"
-    item: Any = parse(ITEM_TYPES[stage], section[variant], where)
-    recipe = None
-    if hasattr(item, "recipe"):
-        recipes = raw.get("recipes") or {}
-        check_recipe(item.recipe, list(recipes), where)
-        recipe = parse(Recipe, recipes[item.recipe], f"recipes.{item.recipe}")
-    shared = parse(Shared, {key: raw.get(key) for key in Shared.model_fields}, "")
+    document = params_file.read(path)
+    with document.located():
+        section = document.values.get(stage)
+        if not isinstance(section, dict) or stage not in ITEM_TYPES:
+            raise ParamsError([(stage, f"no section '{stage}'")])
+        known = ["main"] if stage == "prune" else list(section)
+        if variant not in known:
+            raise ParamsError([(stage, f"{stage}: no variant '{variant}'{plugins.near_or_known(variant, known)}")])
+        where = stage if stage == "prune" else f"{stage}.{variant}"
+        item: Any = document.section(ITEM_TYPES[stage], where)
+        recipe = None
+        if hasattr(item, "recipe"):
+            check_recipe(item.recipe, document.values.get("recipes"), where)
+            recipe = document.section(Recipe, f"recipes.{item.recipe}")
+        shared = document.part(Shared, Shared.model_fields)
     return VariantConfig(seeds=shared.seeds, runtime=shared.runtime, item=item, recipe=recipe)
 
 
-def check_recipe(name: str, known: list[str], where: str) -> None:
-    """Raise unless `name` is one of the recipes."""
+def check_recipe(name: str, recipes: Any, where: str) -> None:
+    """Raise unless `name` is one of the `recipes`, which are not validated."""
+    known = list(recipes) if isinstance(recipes, dict) else []
     if name not in known:
-        raise ConfigError(
-            f"{where}.recipe: no recipe '{name}'{plugins.did_you_mean(name, known)}; known: {', '.join(known)}"
-        )
+        key = f"{where}.recipe"
+        raise ParamsError([(key, f"{key}: no recipe '{name}'{plugins.near_or_known(name, known)}")])
 
 
 def parent_of(item: Any) -> str | None:
@@ -264,7 +268,8 @@ def parent_of(item: Any) -> str | None:
 def refuse_larger_student(item: Distill, student: int, teacher: int, where: str) -> None:
     """Raise when a student of `student` parameters is not smaller than its teacher, unless it says it may be."""
     if student >= teacher and not item.allow_larger:
-        raise ConfigError(
+        text = (
             f"{where}: the student ({item.arch}, {student:,} parameters) is not smaller than its teacher "
             f"{item.teacher} ({teacher:,}); choose a smaller student or set allow_larger: true"
         )
+        raise ParamsError([(where, text)])

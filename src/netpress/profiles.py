@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from netpress import config
-from netpress.base.errors import ConfigError
+from netpress.base import params_file
+from netpress.base.errors import ConfigError, ParamsError
+from netpress.base.params_file import Document
 from netpress.base.plugins import did_you_mean
 from netpress.base.project import MODEL_STAGES
+from netpress.config import Params
 
 #: Keys that an overlay replaces as a whole, at the top and, for a method's own options, below it.
 REPLACED = (*(stage for stage in MODEL_STAGES if stage != "prune"), "final", "options", "method_options")
@@ -36,28 +39,52 @@ def names(folder: Path) -> list[str]:
 
 def render(folder: Path, name: str) -> str:
     """Return the text of params.yaml for profile `name` of `folder`; it is merged, not yet validated."""
-    from ruamel.yaml import YAML
-
     known = names(folder)
     if name not in known:
         raise ConfigError(f"no profile '{name}'{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}")
     base_file, overlay_file = folder / "default.yaml", folder / f"{name}.yaml"
-    base_text, base = _read(base_file), _read_plain(base_file)
+    base = config.read(base_file)
+    base_text = _read(base_file)
     if name == "default":
         return base_text
-    overlay = _read_plain(overlay_file)
+    overlay = config.read(overlay_file)
     if overlay.setdefault("profile", name) != name:
         raise ConfigError(f"{overlay_file.name}: profile is '{overlay['profile']}', but the file's name says '{name}'")
     for key in overlay:
         if key not in base:
             raise ConfigError(f"{overlay_file.name}: unknown section '{key}'{did_you_mean(key, list(base))}")
     text = _merge_text(base_text, _read(overlay_file), overlay)
-    if text is None or YAML(typ="safe").load(text) != _merge(base, overlay):
+    if text is None or params_file.parse_text(text.encode(), name).values != _merge(base, overlay):
         raise ConfigError(
             f"{overlay_file.name}: cannot be merged with default.yaml; "
             "write each section as 'name:' at the margin with its keys indented below it"
         )
     return text
+
+
+def check(folder: Path, name: str, text: str) -> Params:
+    """Validate `text`, which `render` returned for profile `name`.
+
+    Raises:
+        ConfigError: each fault with its line in the overlay, or else in default.yaml.
+    """
+    from netpress.graph import checked
+
+    try:
+        return checked(params_file.parse_text(text.encode(), "params.yaml"))
+    except ParamsError as error:
+        overlay, base = params_file.read(folder / f"{name}.yaml"), params_file.read(folder / "default.yaml")
+        own = [fault for fault in error.faults if _stands_in(overlay, fault[0])]
+        others = [fault for fault in error.faults if fault not in own]
+        lines = [source.describe(part) for source, part in ((overlay, own), (base, others)) if part]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _stands_in(overlay: Document, key: str) -> bool:
+    """Whether `overlay` states `key`, or replaces the section in which it stands or is missing."""
+    parts = key.split(".")
+    replaced = [".".join(parts[: i + 1]) for i, part in enumerate(parts) if part in REPLACED]
+    return any(stated in overlay.content.places for stated in [key, *replaced])
 
 
 def _merge_text(base: str, overlay: str, values: Mapping[str, Any]) -> str | None:
@@ -134,17 +161,3 @@ def _merge(base: Any, overlay: Any) -> Any:
         else:
             base[key] = value
     return base
-
-
-def _read_plain(path: Path) -> dict[str, Any]:
-    """Read a file of profiles/; anchors are refused."""
-    from ruamel.yaml import YAML
-
-    content = config.read(path)
-    for event in YAML(typ="safe", pure=True).parse(_read(path)):
-        if getattr(event, "anchor", None):
-            raise ConfigError(
-                f"{path.name}, line {event.start_mark.line + 1}: write the values out instead of an anchor or alias; "
-                "'dvc exp run -S' would change one place only"
-            )
-    return content

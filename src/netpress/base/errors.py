@@ -1,5 +1,7 @@
 """Errors that a user can mend: each message says what is wrong, where, and how to fix it."""
 
+from collections.abc import Sequence
+
 
 class NetpressError(Exception):
     """Base of every error shown to the user as one line, without a traceback."""
@@ -7,6 +9,18 @@ class NetpressError(Exception):
 
 class ConfigError(NetpressError):
     """params.yaml says something that cannot be run."""
+
+
+class ParamsError(ConfigError):
+    """Faults of keys whose lines are not known yet.
+
+    `faults` holds for each its dotted key, list items by their index, and the message, which begins with the key.
+    `params_file.Document.locate` adds file, line and column.
+    """
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__("\n".join(text for _, text in faults))
+        self.faults = tuple(faults)
 
 
 class DataError(NetpressError):

@@ -9,7 +9,7 @@ import annotated_types
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from netpress.base.errors import ConfigError
+from netpress.base.errors import ParamsError
 from netpress.base.plugins import did_you_mean
 
 
@@ -20,36 +20,53 @@ class Strict(BaseModel):
 
 
 T = TypeVar("T", bound=Strict)
+#: Faults of a file put into words; nobody mends more in one go.
+MAX_FAULTS = 1000
 
 
 def parse(cls: type[T], raw: Any, where: str) -> T:
-    """Validate `raw` as `cls`; every fault is named in one `ConfigError`, one line each.
+    """Validate `raw` as `cls`; every fault is named in one `ParamsError`, one line each.
 
     `where` is the dotted key under which `raw` stands in params.yaml ("" for the whole file).
     """
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
-        lines = [_line(cls, fault, where) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(lines)) from None
+        faults = error.errors(include_url=False)[:MAX_FAULTS]
+        raise ParamsError([_fault(cls, fault, where) for fault in faults]) from None
 
 
-def _line(cls: type[BaseModel], fault: Any, where: str) -> str:
+def _fault(cls: type[BaseModel], fault: Any, where: str) -> tuple[str, str]:
+    """Return the dotted key of one of pydantic's complaints, and the complaint in our words."""
     # "[key]" marks a fault of a dictionary's key itself, "function-..." and union tags are pydantic's own.
     loc = [part for part in fault["loc"] if part != "[key]"]
-    key = ".".join([where, *map(str, loc)] if where else map(str, loc)) or "params.yaml"
+    key = ".".join([where, *map(str, loc)] if where else map(str, loc)) or "the file"
     owner, field = _resolve(cls, loc)
     if fault["type"] == "extra_forbidden":
         known = [f.alias or n for n, f in owner.model_fields.items()] if owner else []
-        return f"{key}: unknown key{did_you_mean(str(loc[-1]), known)}; allowed: {', '.join(known)}"
-    allowed = _describe(field) if field else fault["msg"]
+        allowed = ", ".join(known) or "none"
+        return key, f"{key}: unknown key{did_you_mean(str(loc[-1]), known)}; allowed: {allowed}"
+    allowed = _describe(field) if field else "a section of keys and values"
     if fault["type"] == "missing":
-        return f"{key}: missing; add it, {allowed}"
-    if fault["type"] == "value_error":
-        return f"{key} = {_short(fault['input'])}: {fault['ctx']['error']}"
+        return key, f"{key}: missing; add it, {allowed}"
     if "[key]" in fault["loc"]:
-        return f"{key}: the name is not allowed: use lower-case letters, digits and underscores"
-    return f"{key} = {_short(fault['input'])}: must be {allowed}"
+        rule = "use lower-case letters, digits and underscores, at most 64 characters"
+        return key, f"{key}: the name is not allowed: {rule}"
+    value = fault["input"]
+    if fault["type"] == "value_error":
+        return key, f"{key} = {_short(value)}: {fault['ctx']['error']}"
+    return key, f"{key} = {_short(value)}: must be {allowed}{_hint(field, value)}"
+
+
+def _hint(field: FieldInfo | None, value: Any) -> str:
+    """Name the nearest word that would do, if there is one."""
+    if field is None or not isinstance(value, str):
+        return ""
+    if field.annotation is bool and value.lower() in ("yes", "no", "on", "off", "true", "false", "y", "n"):
+        return f"; write {'true' if value.lower() in ('yes', 'on', 'true', 'y') else 'false'}, without quotes"
+    if typing.get_origin(field.annotation) is Literal:
+        return did_you_mean(value, [word for word in typing.get_args(field.annotation) if isinstance(word, str)])
+    return ""
 
 
 def _short(value: Any) -> str:
@@ -58,30 +75,30 @@ def _short(value: Any) -> str:
 
 
 def _resolve(cls: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
-    """Walk `loc` through nested configs: the config that owns the last key, and its field if known."""
+    """Walk `loc` through nested configs: the config that owns the last key, and what it takes, if known."""
     owner: Any = cls
+    last_owner: Any = cls
     field: FieldInfo | None = None
     for part in loc:
+        last_owner = owner
         if isinstance(owner, type) and issubclass(owner, BaseModel):
-            last_owner = owner
             field = next((f for n, f in owner.model_fields.items() if part in (n, f.alias)), None)
-            if field is None:
-                return last_owner, None
-            owner = field.annotation
         elif typing.get_origin(owner) in (dict, list, tuple):
-            owner = typing.get_args(owner)[-1]
-            if typing.get_origin(owner) is typing.Annotated:
-                owner = typing.get_args(owner)[0]
-            last_owner = owner
+            args = typing.get_args(owner)  # (key, value), (entry,) or (entry, ...)
+            field = FieldInfo.from_annotation(args[1 if typing.get_origin(owner) is dict else 0])
         else:
             break
-    is_model = isinstance(last_owner, type) and issubclass(last_owner, BaseModel) if loc else False
+        if field is None:
+            break
+        owner = field.annotation
+    is_model = isinstance(last_owner, type) and issubclass(last_owner, BaseModel)
     return (last_owner if is_model else None), field
 
 
 def _describe(field: FieldInfo) -> str:
     """Say in words what `field` takes: its type and its range."""
     words = _type_words(field.annotation)
+    unit = "characters" if field.annotation is str else "entries"
     bounds = []
     for rule in field.metadata:
         if isinstance(rule, annotated_types.Ge):
@@ -93,7 +110,9 @@ def _describe(field: FieldInfo) -> str:
         elif isinstance(rule, annotated_types.Lt):
             bounds.append(f"below {rule.lt}")
         elif isinstance(rule, annotated_types.MinLen):
-            bounds.append(f"with at least {rule.min_length} entries")
+            bounds.append(f"with at least {rule.min_length} {unit}")
+        elif isinstance(rule, annotated_types.MaxLen):
+            bounds.append(f"{'' if bounds else 'with '}at most {rule.max_length} {unit}")
     text = " and ".join([f"{words} {bounds[0]}", *bounds[1:]]) if bounds else words
     return f"{text} ({field.description})" if field.description else text
 

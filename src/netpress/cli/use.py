@@ -5,13 +5,12 @@ params.yaml by hand are not overwritten unless --force is given. `use default` g
 """
 
 import argparse
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from netpress import config, profiles
-from netpress.base import files
+from netpress.base import files, params_file
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
 
@@ -29,22 +28,17 @@ def run(args: argparse.Namespace) -> None:
     target = root / "params.yaml"
     if target.exists() and not args.force:
         _refuse_hand_edits(target, root / "profiles")
-    models = _count_models(text, args.profile)
+    models = _count_models(root / "profiles", args.profile, text)
     files.write_text(target, text)
     print(f"params.yaml is now the profile {args.profile} ({models} models); 'dvc repro' runs it")
 
 
-def _count_models(text: str, profile: str) -> int:
+def _count_models(folder: Path, profile: str, text: str) -> int:
     """Validate `text` as a whole params.yaml and count its models."""
-    from netpress.graph import load_checked
-
-    with tempfile.TemporaryDirectory() as folder:
-        candidate = Path(folder) / "params.yaml"
-        files.write_text(candidate, text)
-        try:
-            return len(load_checked(candidate).items())
-        except ConfigError as error:
-            raise ConfigError(f"profile {profile} is not valid, so params.yaml was left as it is:\n{error}") from None
+    try:
+        return len(profiles.check(folder, profile, text).items())
+    except ConfigError as error:
+        raise ConfigError(f"profile {profile} is not valid, so params.yaml was left as it is:\n{error}") from None
 
 
 def _refuse_hand_edits(target: Path, folder: Path) -> None:
@@ -58,17 +52,11 @@ def _refuse_hand_edits(target: Path, folder: Path) -> None:
         raise ConfigError(f"params.yaml cannot be compared with its profile ({error}); {remedy}") from None
     if target.read_text(encoding="utf-8") == fresh:
         return
-    changed = _differences(current, _parse(fresh))
+    changed = _differences(current, params_file.parse_text(fresh.encode(), "params.yaml").values)
     what = ", ".join(changed[:8]) + (f" and {len(changed) - 8} more" if len(changed) > 8 else "")
     raise ConfigError(
         f"params.yaml differs from the profile {recorded} in {what or 'comments or layout alone'}; {remedy}"
     )
-
-
-def _parse(text: str) -> Any:
-    from ruamel.yaml import YAML
-
-    return YAML(typ="safe").load(text)
 
 
 def _differences(one: Any, other: Any, where: str = "") -> list[str]:
