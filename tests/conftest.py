@@ -22,6 +22,18 @@ RECIPE = Recipe(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", action="store_true", help="also run the tests marked exhaustive")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the exhaustive tests out unless asked; not by -m, which a user's own -m would replace."""
+    if not config.getoption("--exhaustive"):
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 def striped(count, classes=3, size=28, channels=1, seed=0, **changes):
     """Pictures that a small network learns in seconds: noise and one bright stripe, placed by class."""
     generator = torch.Generator().manual_seed(seed)

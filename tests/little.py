@@ -93,6 +93,7 @@ def make_project(folder, **changes):
     (folder / "src").symlink_to(ROOT / "src")  # dvc.yaml lists the code; it is imported from this checkout
     params = YAML(typ="safe").load((ROOT / "profiles/default.yaml").read_text(encoding="utf-8"))
     params |= SECTIONS | {"data": params["data"] | {"root": "data/own"}} | changes
+    params = json.loads(json.dumps(params))  # what is shared would be written as an alias
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         YAML(typ="safe").dump(params, stream)
     write_idx(folder / "data/own", "train", 600, seed=0)

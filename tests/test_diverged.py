@@ -1,7 +1,7 @@
 """A run that diverges stops with epoch, step and the usual causes, and never appears as a result."""
 
 import pytest
-from little import DESIGN, STAGES, Server, make_project, results
+from little import SECTIONS, STAGES, Server, make_project, results
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def server():
             "teacher",
             "import netpress.designs as d; f = d.cross_entropy\n"
             "d.fit_and_save.__defaults__ = (None, lambda i, l, t: f(i, l, t) * float('nan'))",
-            "train/teacher seed 0: the loss became nan in epoch 1, step 1; nothing was written. Usual causes: the learn",
+            "train/teacher seed 0: the loss became nan in epoch 1, step 1; nothing was written. Usual causes",
         ),
         (
             "train",
@@ -38,9 +38,10 @@ def server():
     ],
 )
 def test_it_never_appears_as_a_result(server, tmp_path, stage, variant, patch, message):
-    project = make_project(tmp_path / "project", train={"teacher": DESIGN | {"epochs": 1}})
+    project = make_project(tmp_path / "project", train={"teacher": SECTIONS["train"]["teacher"] | {"epochs": 1}})
+    before_it = {"train": ("prepare",), "quantize": ("prepare", "train", "prune")}[stage]
     for name, args in STAGES:
-        if name in ("prepare", "train", "prune") and name != stage:
+        if name in before_it:
             server.finish(project, name, *args)
     before = results(project)
     failed = server.run(project, stage, variant, patch=patch)

@@ -57,16 +57,11 @@ def test_csv_keeps_every_digit(tmp_path):
         files.write_csv(tmp_path / "a.csv", [{"z": 1}], ["x"])
 
 
-@given(
-    st.dictionaries(
-        st.text(),
-        st.recursive(
-            st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.integers(),
-            st.lists,
-            max_leaves=5,
-        ),
-    )
-)
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(NUMBERS | st.none() | st.booleans() | st.text(), st.lists, max_leaves=5)
+
+
+@given(st.dictionaries(st.text(), VALUES))
 @settings(suppress_health_check=list(HealthCheck))
 def test_what_is_sealed_comes_back(tmp_path, value):
     value.pop("seal", None)
@@ -80,13 +75,8 @@ def test_what_is_sealed_comes_back(tmp_path, value):
 def test_a_broken_seal_names_file_and_remedy(tmp_path):
     files.write_sealed(tmp_path / "m.json", {"val_acc": 0.5})
     text = (tmp_path / "m.json").read_text()
-    for other in (
-        text.replace("0.5", "0.6"),
-        text.replace(" ", ""),
-        '{"val_acc": 0.5}',
-        "[]",
-        '{"seal": NaN, "a": NaN}',
-    ):
+    others = [text.replace("0.5", "0.6"), text.replace(" ", ""), '{"val_acc": 0.5}', "[]", '{"seal": NaN, "a": NaN}']
+    for other in others:
         (tmp_path / "m.json").write_text(other)
         with pytest.raises(ArtifactError, match=r"m\.json is not what was written \(its seal does not fit\); do this"):
             files.read_sealed(tmp_path / "m.json", "do this")
