@@ -4,19 +4,27 @@ The baseline reads one picture at a time through a DataLoader without workers, a
 torchvision's transforms and keeps PyTorch's default memory format; model, batch size and optimizer are
 the same. Rounds of baseline and candidates alternate, and medians are compared, because machines are noisy.
 
+Then what checkpoints cost: the share of a run's time that is spent on them, where a network is small, where its
+epochs are short, and where it is large.
+
     python benchmarks/bench.py [--images N] [--rounds N]
 """
 
 import argparse
+import contextlib
+import io
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from netpress.checkpoint import Checkpoint, History
 from netpress.config import Augment, Recipe, Runtime
 from netpress.data.batches import DeviceSplit
 from netpress.engine import Schedule, fit, make_optimizer
@@ -36,6 +44,14 @@ RECIPE = Recipe(
     augment=Augment(flip=True, crop_padding=2, erasing=0.0, mixup=0.0),
 )
 NETWORKS = [("resnet18", {"width": 0.25, "stem": "pooled"}), ("mobile_student", {"width": 0.5})]
+
+
+#: What it is called, architecture, options, images and epochs of the runs whose checkpoints are timed.
+CHECKPOINTED: list[tuple[str, str, dict[str, float | str], int, int]] = [
+    ("resnet18 at width 0.25", "resnet18", {"width": 0.25, "stem": "pooled"}, 8000, 8),
+    ("mobile_student, short epochs", "mobile_student", {"width": 0.5}, 500, 100),
+    ("large_cnn, 14 M parameters", "large_cnn", {"width": 0.5}, 128, 100),
+]
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -84,7 +100,43 @@ def ours(arch: str, options: dict[str, float | str], split: DeviceSplit, runtime
     network = build_model(arch, 10, 1, **options)
     few = DeviceSplit(split.images[:16], split.labels[:16], 10, split.mean, split.std, runtime.channels_last)
     whole = DeviceSplit(split.images, split.labels, 10, split.mean, split.std, runtime.channels_last)
-    fit(network, whole, few, Schedule(RECIPE, 1, 0), runtime, "bench")
+    with quiet():
+        fit(network, whole, few, Schedule(RECIPE, 1, 0), runtime, "bench")
+
+
+def checkpoint_share(
+    arch: str, options: dict[str, float | str], split: DeviceSplit, epochs: int
+) -> tuple[float, float, int]:
+    """Train with checkpoints; return the seconds of the run, those spent on checkpoints, and how many there were."""
+    spent, written = 0.0, 0
+
+    class Timed(Checkpoint):
+        """Notes what each checkpoint takes."""
+
+        def save_if_due(self, network: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+            nonlocal spent, written
+            before, last = time.perf_counter(), self._last
+            super().save_if_due(network, optimizer, history)
+            spent += time.perf_counter() - before
+            written += self._last != last
+
+    network = build_model(arch, 10, 1, **options)
+    few = DeviceSplit(split.images[:16], split.labels[:16], 10, split.mean, split.std, RUNTIME.channels_last)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        checkpoint = Timed(Path(folder) / "fit")
+        whole = seconds(
+            lambda: void(fit(network, split, few, Schedule(RECIPE, epochs, 0), RUNTIME, "bench", checkpoint=checkpoint))
+        )
+    return whole, spent, written
+
+
+def quiet() -> contextlib.AbstractContextManager[object]:
+    """Keep the lines of progress out of the table."""
+    return contextlib.redirect_stderr(io.StringIO())
+
+
+def void(_: object) -> None:
+    """Drop a result."""
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -123,6 +175,10 @@ def main() -> None:
         for name, spent_all in times.items():
             median = statistics.median(spent_all)
             print(f"  {name:36}{args.images / median:8,.0f} img/s   {base / median:5.2f}x")
+    print("\ncheckpoints                              epochs  written   run    checkpoints  share")
+    for title, arch, options, images, epochs in CHECKPOINTED:
+        whole, spent, written = checkpoint_share(arch, options, made_up(images), epochs)
+        print(f"  {title:36}{epochs:8}{written:9}{whole:7.1f} s{spent:10.3f} s{spent / whole:10.2%}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def server():
             "teacher",
             "import netpress.engine as e; f = e.evaluate\n"
             "e.evaluate = lambda n, s: (next(n.buffers()).fill_(float('inf')), f(n, s))[1]",
-            "train/teacher seed 0: the validation loss became nan after epoch 1; nothing was written. Usual cause",
+            "train/teacher seed 0: 0.0.1.running_mean became NaN or infinite in epoch 1; nothing was written.",
         ),
         (
             "quantize",

@@ -1,12 +1,15 @@
 """kill -9 at any moment: run again, and every byte is that of a run that was not killed."""
 
+import os
 import random
 import shutil
+import signal
+import subprocess
 
 import pytest
-from little import STAGES, Server, forget, make_project, results
+from little import STAGES, Server, forget, make_project, results, run, start
 
-SIGKILL = -9
+SIGKILL = -signal.SIGKILL
 #: Stages that train, with their model ids.
 TRAINING = {
     "train": ("teacher", "train/teacher"),
@@ -124,6 +127,35 @@ def test_killed_at_twenty_random_moments(server, whole, project, seed):
         if random_kills(server, whole, project, seed + 1000 * attempt):
             return
     pytest.fail("no kill hit the running stage")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.e2e
+@pytest.mark.timeout(3600)
+def test_twenty_kills_of_dvc_repro(tmp_path):
+    """dvc and its child are killed twenty times on the way through the graph; the lock is that of a quiet run."""
+    quiet = make_project(tmp_path / "quiet")
+    done = run(quiet, "dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    project, rng, kills = make_project(tmp_path / "project"), random.Random(0), 0
+    while kills < 20:
+        dvc = start(project, "dvc", "repro")
+        try:
+            output = dvc.communicate(timeout=rng.uniform(2.0, 16.0))[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(dvc.pid, signal.SIGKILL)
+            dvc.communicate()
+            kills += 1
+        else:
+            assert dvc.returncode == 0, output
+            assert (project / "dvc.lock").read_bytes() == (quiet / "dvc.lock").read_bytes()
+            (project / "dvc.lock").unlink()  # too fast: through the graph once more
+            shutil.rmtree(project / ".netpress")
+            shutil.rmtree(project / ".dvc/cache")
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    assert (project / "dvc.lock").read_bytes() == (quiet / "dvc.lock").read_bytes()
+    assert results(project) == results(quiet)
 
 
 @pytest.mark.exhaustive

@@ -20,7 +20,7 @@ History = list[dict[str, Any]]
 #: Largest share of the run's time that writing checkpoints may take.
 SHARE = 0.01
 #: What the first one is reckoned to cost, before one was measured: seconds, and bytes a second.
-COST, SPEED = 0.03, 200e6
+COST, SPEED = 0.2, 200e6
 REMEDY = "training starts anew"
 
 
