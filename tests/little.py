@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
+from netpress.base import files
+
 ROOT = Path(__file__).parent.parent
 CURVE = {
     "rate": 0.4,
@@ -87,6 +89,8 @@ def make_project(folder, **changes):
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "models/none", folder / "models/none")
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    for kept in ROOT.glob("metrics/*/.gitkeep"):  # a folder without variants is a dependency too
+        files.write_bytes(folder / kept.relative_to(ROOT), b"")
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"):
         shutil.copy2(ROOT / name, folder / name)
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
