@@ -27,7 +27,7 @@ UNIT = 1 if sys.platform == "darwin" else 1024
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=3000, help="in the smaller folder")
+    parser.add_argument("--pictures", type=int, default=4000, help="in the smaller folder")
     parser.add_argument("--idx", type=int, default=30_000, help="images in the smaller IDX files")
     # A child of its own for each step: numpy in this process would count as part of every child's peak.
     parser.add_argument("--child", nargs=3, metavar=("STEP", "FOLDER", "COUNT"), help=argparse.SUPPRESS)

@@ -24,7 +24,7 @@ LEAST_BITS = 24
 #: One band more than bits that may differ: two near hashes agree in at least one band of 32 bits.
 BANDS = DISTANCE + 1
 #: Pairs compared at once, and hashes made ready at once.
-CHUNK = 2**18
+CHUNK = 2**16
 #: Pairs kept for the report.
 SHOWN = 100
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 #: Bytes of images in one piece, at most, unless a single image has more.
-PIECE = 2**22
+PIECE = 2**20
 
 
 @dataclass(frozen=True)

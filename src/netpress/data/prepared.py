@@ -90,7 +90,7 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
             new.mkdir()
         hashes, statistics = _write_splits(new, spooled, splits)
         near_count, pairs = find_twins(
-            spooled.near, {name: spooled.first[split.ready] + split.index for name, split in splits.items()}
+            spooled.near_hashes(), {name: spooled.first[split.ready] + split.index for name, split in splits.items()}
         )
         rows = [dict(zip(NEAR_COLUMNS, pair, strict=True)) for pair in pairs]
         files.write_csv(new / NEAR_DUPLICATES, rows, NEAR_COLUMNS)

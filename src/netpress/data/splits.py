@@ -36,7 +36,7 @@ class Listing:
     """The images of one ready split without their pixels.
 
     Attributes:
-        labels: (N) int64, counted from 0.
+        labels: (N) whole numbers, counted from 0.
         content: (N) whole numbers, equal where the pixels are, in all splits of a source.
         name: from the index of an image to what a message calls it.
     """

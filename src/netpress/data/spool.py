@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from netpress.data.splits import Listing, numbered
 NAMED = 20
 #: Bytes of the sha256 that are kept: equal by chance once in 2**64 for four thousand million pictures.
 DIGEST = 16
+#: The file of perceptual hashes, which take more memory than all else and are wanted late.
+NEAR = "near"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,6 @@ class Spooled:
         shape: (H, W, C) of each.
         ready: split -> its images without pixels.
         first: split -> place of its first image in the file.
-        near: perceptual hashes of all images in the order of the file, (N, 4) uint64.
         skipped: how many bad pictures were left out.
     """
 
@@ -41,8 +42,11 @@ class Spooled:
     shape: tuple[int, int, int]
     ready: dict[str, Listing]
     first: dict[str, int]
-    near: np.ndarray
     skipped: int
+
+    def near_hashes(self) -> np.ndarray:
+        """Read the perceptual hashes of all images in the order of the file: (N, 4) uint64."""
+        return np.fromfile(self.path.with_name(NEAR), np.uint64).reshape(-1, 4)
 
     def images(self, split: str, index: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the images of a ready split at the rising positions `index` in pieces (n, H, W, C)."""
@@ -65,15 +69,18 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
         ArtifactError: the disk is full.
     """
     path, names = folder / "pixels", folder / "names"
-    labels, digests, hashes = bytearray(), bytearray(), bytearray()
+    labels, digests = bytearray(), bytearray()
     first: dict[str, int] = {}
     counts: dict[str, int] = {}
     shape: tuple[int, ...] = ()
     bad, shown = 0, list[str]()
     progress = ImageProgress("reading", source.total)
-    with closing(progress), path.open("wb") as pixels, names.open("w", encoding="utf-8") as listing:
+    # `writing` is left last, since closing a file on a full disk is refused too.
+    with closing(progress), writing(path), ExitStack() as stack:
+        pixels, hashes = (stack.enter_context(p.open("wb")) for p in (path, folder / NEAR))
+        listing = stack.enter_context(names.open("w", encoding="utf-8"))
         for name, piece in _all_pieces(source):
-            first.setdefault(name, len(labels) // 8)
+            first.setdefault(name, len(labels) // 4)
             counts.setdefault(name, 0)
             shown += piece.bad[: NAMED - len(shown)]
             bad += len(piece.bad)
@@ -82,16 +89,12 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
                 continue  # only the rest of the bad ones is still wanted
             images = np.ascontiguousarray(piece.images)
             shape, counts[name] = images.shape[1:], counts[name] + len(images)
-            labels += np.asarray(piece.labels, dtype=np.int64).tobytes()
+            labels += np.asarray(piece.labels, dtype=np.int32).tobytes()
             digests += b"".join(hashlib.sha256(image.data).digest()[:DIGEST] for image in images)
             if len(images):
-                hashes += near.difference_hashes(images).tobytes()
-            with writing(path):
                 pixels.write(images.data)
+                hashes.write(near.difference_hashes(images).data)
                 listing.writelines(f"{text}\n" for text in piece.names)
-        with writing(path):
-            pixels.flush()
-            listing.flush()
     if bad and data.on_bad_image == "error":
         raise DataError(_bad_message(shown, bad, source.total))
     if len(shape) != 3:
@@ -101,9 +104,8 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
     for name, start in first.items():
         span = slice(start, start + counts[name])
         called = partial(_line, names, start) if names.stat().st_size else numbered
-        ready[name] = Listing(np.frombuffer(labels, np.int64)[span], content[span], called)
-    table = np.frombuffer(hashes, np.uint64).reshape(-1, 4)
-    return Spooled(path, (shape[0], shape[1], shape[2]), ready, first, table, bad)
+        ready[name] = Listing(np.frombuffer(labels, np.int32)[span], content[span], called)
+    return Spooled(path, (shape[0], shape[1], shape[2]), ready, first, bad)
 
 
 def content_numbers(digests: np.ndarray) -> np.ndarray:

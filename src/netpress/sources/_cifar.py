@@ -32,7 +32,7 @@ MOST_TUPLES = 1000
 
 
 class _Kind:
-    """Stands for numpy's array and for its types while unpickling; cannot be called or changed."""
+    """Stands for numpy's array and for its types while unpickling; cannot be called."""
 
     __slots__ = ("name",)
 
@@ -75,11 +75,11 @@ class _Maker:
         return text.encode("latin1")
 
 
-STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _Maker("_reconstruct"),
-    ("numpy", "ndarray"): _Kind("ndarray"),
-    ("numpy", "dtype"): _Maker("dtype"),
-    ("_codecs", "encode"): _Maker("encode"),
+STAND_INS: dict[tuple[str, str], type[_Maker] | type[_Kind]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Maker,
+    ("numpy", "ndarray"): _Kind,
+    ("numpy", "dtype"): _Maker,
+    ("_codecs", "encode"): _Maker,
 }
 
 
@@ -87,7 +87,7 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STAND_INS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return STAND_INS[module, name]
+        return STAND_INS[module, name](name)  # a new one each time, since a pickle can set attributes
 
 
 def open_batches(place: Path, data: Data, aside: Path, dataset: Any) -> Path:
