@@ -97,7 +97,7 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
                 listing.writelines(f"{text}\n" for text in piece.names)
     if bad and data.on_bad_image == "error":
         raise DataError(_bad_message(shown, bad, source.total))
-    if len(shape) != 3:
+    if not labels:
         raise DataError(f"data.root: {data.root} holds no image that can be used; add some")
     content = content_numbers(np.frombuffer(digests, np.uint64).reshape(-1, DIGEST // 8))
     ready = {}
