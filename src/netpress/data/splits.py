@@ -37,7 +37,7 @@ class Listing:
 
     Attributes:
         labels: (N) whole numbers, counted from 0.
-        content: (N) whole numbers, equal where the pixels are, in all splits of a source.
+        content: (N) numbers of contents from 0, equal where the pixels are, in all splits of a source.
         name: from the index of an image to what a message calls it.
     """
 
@@ -103,7 +103,7 @@ def split_off(labels: np.ndarray, content: np.ndarray, share: float, seed: list[
 
     Args:
         labels: (N) classes.
-        content: (N) numbers, equal where the pixels are.
+        content: (N) whole numbers from 0, equal where the pixels are.
         share: above 0 and below 1; at least one image of every class that has two different ones.
         seed: names the stream of random numbers.
 
@@ -111,37 +111,35 @@ def split_off(labels: np.ndarray, content: np.ndarray, share: float, seed: list[
         Indices of the images that stay and of those split off, both rising.
     """
     rng = np.random.default_rng(seed)
-    _, first, group = np.unique(content, return_index=True, return_inverse=True)
-    members = np.argsort(group, kind="stable")  # images of one content lie together
-    ends = np.cumsum(np.bincount(group))
+    first = _first_places(content)
+    members = np.argsort(content, kind="stable")  # images of one content lie together
+    ends = np.cumsum(np.bincount(content))
+    once = first[content] == np.arange(len(content))  # each picture once
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
-        groups = np.sort(first[labels[first] == label])  # each picture once, in the order of the files
+        groups = np.flatnonzero(once & (labels == label))  # in the order of the files
         wanted = min(max(1, round(share * int((labels == label).sum()))), len(groups) - 1)
         taken = 0
         for index in groups[rng.permutation(len(groups))]:
             if taken >= wanted:
                 break
-            end = ends[group[index]]
-            start = ends[group[index] - 1] if group[index] else 0
-            same = members[start:end]
+            number = content[index]
+            same = members[ends[number - 1] if number else 0 : ends[number]]
             chosen[same] = True
             taken += int((labels[same] == label).sum())
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def _count_repeats(name: str, listing: Listing, found: Findings) -> None:
-    unique, first, group = np.unique(listing.content, return_index=True, return_inverse=True)
-    repeats = np.flatnonzero(first[group] != np.arange(len(group)))
+    content = listing.content
+    first = _first_places(content)
+    repeats = np.flatnonzero(first[content] != np.arange(len(content)))
     found.duplicates += len(repeats)
     if len(repeats):
-        pairs = [f"{listing.name(k)} is {listing.name(first[group[k]])}" for k in repeats[:NAMED].tolist()]
+        pairs = [f"{listing.name(k)} is {listing.name(int(first[content[k]]))}" for k in repeats[:NAMED].tolist()]
         found.notes.append(f"{len(repeats)} images of {name} repeat others of it ({_and_more(pairs, len(repeats))})")
-    lowest = np.full(len(unique), np.iinfo(np.int64).max)
-    highest = np.full(len(unique), -1)
-    np.minimum.at(lowest, group, listing.labels)
-    np.maximum.at(highest, group, listing.labels)
-    conflicts = np.flatnonzero(lowest != highest)
+    # A picture of several labels is one that has another label than its first place.
+    conflicts = np.unique(content[repeats[listing.labels[repeats] != listing.labels[first[content[repeats]]]]])
     found.conflicts += len(conflicts)
     if len(conflicts):
         names = [listing.name(k) for k in np.sort(first[conflicts])[:NAMED].tolist()]
@@ -149,9 +147,16 @@ def _count_repeats(name: str, listing: Listing, found: Findings) -> None:
         found.notes.append(f"{text} ({_and_more(names, len(conflicts))})")
 
 
+def _first_places(content: np.ndarray) -> np.ndarray:
+    """Return for each number in `content` the first index that has it; without sorting, which takes more memory."""
+    first = np.zeros(int(content.max(initial=-1)) + 1, np.int32)
+    first[content[::-1]] = np.arange(len(content) - 1, -1, -1, dtype=np.int32)  # the last one written stays
+    return first
+
+
 def _settle_overlaps(ready: dict[str, Listing], data: Data, found: Findings) -> dict[str, np.ndarray]:
     """Return for each ready split the indices of the images that no later split holds."""
-    kept = {name: np.arange(len(listing.labels)) for name, listing in ready.items()}
+    kept = {name: np.arange(len(listing.labels), dtype=np.int32) for name, listing in ready.items()}
     notes = []
     for name, later in (("val", ("test",)), ("train", ("val", "test"))):
         if name not in ready:
@@ -169,7 +174,7 @@ def _settle_overlaps(ready: dict[str, Listing], data: Data, found: Findings) -> 
                 notes.append(f"{count} images of {name} are in {other} too ({_and_more(pairs, count)})")
             again |= both
         found.overlaps += int(again.sum())
-        kept[name] = np.flatnonzero(~again)
+        kept[name] = kept[name][~again]
     if found.overlaps and data.on_overlap == "error":
         raise DataError(f"the splits overlap: {'; '.join(notes)}; {REMEDY}, or mend the data")
     found.notes += notes
