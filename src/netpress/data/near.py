@@ -2,8 +2,8 @@
 
 The hash is the difference hash in both directions (Krawetz, "Kind of Like That", hackerfactor.com, 2013): the picture
 is averaged to 12x12 grey cells, and each bit says whether a cell is brighter than its neighbour to the left (121 bits)
-or above it (121 bits). Compression, brightness and contrast change few of the bits. It is a hint for a person who looks:
-silhouettes on an empty ground, such as Fashion-MNIST's trousers, can agree without being copies.
+or above it (121 bits). Compression, brightness and contrast change few of the bits. It is a hint for a person who
+looks: silhouettes on an empty ground, such as Fashion-MNIST's trousers, can agree without being copies.
 """
 
 from collections.abc import Iterator
