@@ -5,20 +5,22 @@ Also validates the whole of params.yaml. Writes data/prepared/ and metrics/data.
 
 from pathlib import Path
 
-from netpress.base.files import write_json
 from netpress.base.script import run_stage
-from netpress.data.prepared import prepare, summary
-from netpress.graph import load_checked
 
 
 def main(root: Path) -> None:
+    # Here, so that --help and Ctrl-C need not wait for torch.
+    from netpress.base.files import write_json
+    from netpress.data.prepared import prepare, summary
+    from netpress.graph import load_checked
+
     data = load_checked(root / "params.yaml").data
     manifest = prepare(root, data, root / "data/prepared")
     counts = summary(manifest)
     write_json(root / "metrics/data.json", counts)
     size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
     found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    print(f"{data.source}: images of {size}; {found}")
+    print("\n".join([*manifest.notes, f"{data.source}: images of {size}; {found}"]))
 
 
 if __name__ == "__main__":

@@ -83,10 +83,8 @@ def test_a_checkpoint_of_something_else_is_never_mixed_in(server, trained, tmp_p
     fresh = shutil.copytree(project, tmp_path / "fresh", symlinks=True)
     shutil.rmtree(fresh / ".netpress")
     output = server.finish(project, "train", "teacher")
-    told = [line for line in output.splitlines() if "is not used" in line]
-    assert told == [
-        "train/teacher seed 0: what a run with other params, data, code or environment left in .netpress/runs is not used"
-    ]
+    (told,) = [line for line in output.splitlines() if "is not used" in line]
+    assert told.startswith("train/teacher seed 0: what a run with other params, data, code or environment left in")
     assert "goes on after" not in output
     server.finish(fresh, "train", "teacher")
     assert results(project) == results(fresh)

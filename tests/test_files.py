@@ -85,7 +85,16 @@ def test_a_broken_seal_names_file_and_remedy(tmp_path):
 def test_a_folder_is_swapped_whole(tmp_path):
     files.write_text(tmp_path / "old/gone", "old")
     files.write_text(tmp_path / "made/sub/new", "new")
-    files.swap_folder(tmp_path / "made", tmp_path / "old")
+    with files.aside_folder(tmp_path / "old") as aside:
+        (tmp_path / "made").rename(aside / "new")
+        files.swap(aside / "new", tmp_path / "old", aside)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == ["old/sub/new"]
     files.copy_folder(tmp_path / "old", tmp_path / "copy")
     assert (tmp_path / "copy/sub/new").read_text() == "new"
+
+
+def test_a_folder_that_was_moved_away_by_a_killed_run_comes_back(tmp_path):
+    files.write_text(tmp_path / ".old.aside/old/kept", "old")
+    with files.aside_folder(tmp_path / "old") as aside:
+        assert not list(aside.iterdir())
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == ["old/kept"]

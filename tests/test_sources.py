@@ -1,10 +1,13 @@
 """Every source on small real files, and on files that are broken."""
 
+import errno
 import gzip
 import hashlib
 import importlib.util
+import os
 import pickle
 import shutil
+import socket
 import struct
 import tarfile
 from pathlib import Path
@@ -15,7 +18,10 @@ from PIL import Image
 
 from netpress.base.errors import DataError
 from netpress.config import Data
-from netpress.sources import _cifar, _download, fashion_mnist, imagefolder
+from netpress.data import pieces
+from netpress.data.splits import Split
+from netpress.data.spool import spool
+from netpress.sources import _cifar, _tree, fashion_mnist, imagefolder
 
 ROOT = Path(__file__).parent.parent
 EMBEDDED = ROOT / "data" / "fashion-mnist"
@@ -38,15 +44,27 @@ def settings(source, root="data/x", **changes):
 FASHION = settings("fashion-mnist")
 
 
+def gather(read, place, data, aside=None):
+    """Read a source whole: split -> images and labels; and the lines of all bad pictures."""
+    source = read(place, data, aside or place / "no archive")
+    whole = {name: list(pieces) for name, pieces in source.splits.items()}
+    splits = {
+        name: Split(*(np.concatenate([getattr(p, part) for p in pieces]) for part in ("images", "labels")))
+        for name, pieces in whole.items()
+    }
+    return source, splits, [line for pieces in whole.values() for piece in pieces for line in piece.bad]
+
+
 def test_the_embedded_part_is_what_its_sums_say():
     for line in (EMBEDDED / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, name = line.split()
         content = gzip.decompress((EMBEDDED / f"{name}.gz").read_bytes())
         assert hashlib.sha256(content).hexdigest() == digest
-    source = fashion_mnist.read(EMBEDDED, FASHION)
-    assert np.bincount(source.splits["train"].labels).tolist() == [1000] * 10
-    assert np.bincount(source.splits["test"].labels).tolist() == [300] * 10
-    assert source.splits["train"].images.shape == (10_000, 28, 28, 1)
+    source, splits, _ = gather(fashion_mnist.read, EMBEDDED, FASHION)
+    assert source.total == 13_000
+    assert np.bincount(splits["train"].labels).tolist() == [1000] * 10
+    assert np.bincount(splits["test"].labels).tolist() == [300] * 10
+    assert splits["train"].images.shape == (10_000, 28, 28, 1)
     assert "MIT" in (EMBEDDED / "LICENSE").read_text(encoding="utf-8")
     assert sum(p.stat().st_size for p in EMBEDDED.glob("train*")) < 4.5e6
 
@@ -71,9 +89,21 @@ def small(tmp_path):
 
 
 def test_idx_files_of_any_length_are_read_packed_or_not(small):
-    source = fashion_mnist.read(small, FASHION)
-    assert {name: len(s) for name, s in source.splits.items()} == {"train": 30, "test": 20}
-    assert source.splits["train"].labels[:12].tolist() == [*range(10), 0, 1]
+    _, splits, _ = gather(fashion_mnist.read, small, FASHION)
+    assert {name: len(s) for name, s in splits.items()} == {"train": 30, "test": 20}
+    assert splits["train"].labels[:12].tolist() == [*range(10), 0, 1]
+
+
+def test_pieces_are_bounded_and_join_to_the_same_images(small, monkeypatch):
+    whole = gather(fashion_mnist.read, small, FASHION)[1]["train"]
+    monkeypatch.setattr(pieces, "PIECE", 7 * 28 * 28)
+    source = fashion_mnist.read(small, FASHION, small)
+    parts = list(source.splits["train"])
+    assert [len(p.labels) for p in parts] == [7, 7, 7, 7, 2]
+    assert np.array_equal(np.concatenate([p.images for p in parts]), whole.images)
+    larger = list(fashion_mnist.read(small, settings("fashion-mnist", resolution=56), small).splits["train"])
+    assert [len(p.labels) for p in larger][:2] == [1, 1]
+    assert larger[0].images.shape == (1, 56, 56, 1)
 
 
 def test_rebuilding_chooses_the_same_images_again():
@@ -118,14 +148,14 @@ def test_broken_idx_files_are_named(small, name, content, message):
     (small / name.removesuffix(".gz")).unlink(missing_ok=True)
     replace(small, name, content)
     with pytest.raises(DataError, match=message) as error:
-        fashion_mnist.read(small, FASHION)
+        gather(fashion_mnist.read, small, FASHION)
     assert name.split("-")[0] in str(error.value)
 
 
 def test_a_missing_idx_file_is_named(small):
     (small / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is missing"):
-        fashion_mnist.read(small, FASHION)
+        fashion_mnist.read(small, FASHION, small)
 
 
 def test_a_failed_download_names_the_way_out(tmp_path, monkeypatch):
@@ -136,18 +166,19 @@ def test_a_failed_download_names_the_way_out(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "none"
     folder.mkdir(parents=True)
     with pytest.raises(DataError, match=r"download to data/downloads failed \(no route to host\)"):
-        fashion_mnist.read(folder, settings("fashion-mnist", root="data/none"))
+        fashion_mnist.read(folder, settings("fashion-mnist", root="data/none"), folder)
 
 
 def test_a_download_is_read_from_torchvisions_folder(small, tmp_path_factory, monkeypatch):
     def fake(target):
         shutil.copytree(small, target / "FashionMNIST" / "raw")
+        return target
 
     monkeypatch.setattr(fashion_mnist, "_download", fake)
     folder = tmp_path_factory.mktemp("project") / "data" / "none"
     folder.mkdir(parents=True)
-    source = fashion_mnist.read(folder, settings("fashion-mnist", root="data/none"))
-    assert len(source.splits["train"]) == 30
+    _, splits, _ = gather(fashion_mnist.read, folder, settings("fashion-mnist", root="data/none"))
+    assert len(splits["train"]) == 30
 
 
 def cifar_batch(count=4, **changes):
@@ -163,10 +194,13 @@ def published(batch):
 def test_cifar_rows_become_pictures(tmp_path):
     path = tmp_path / "data_batch_1"
     path.write_bytes(published(cifar_batch()))
-    split = _cifar.split_of([_cifar.read_batch(path, None)] * 2, "labels", 10, "train")
-    assert split.images.shape == (8, 32, 32, 3)
+    parts = list(_cifar.pieces([(path, None)] * 2, "labels", 10, 32))
+    assert [p.images.shape for p in parts] == [(4, 32, 32, 3)] * 2
+    assert parts[1].labels.tolist() == [0, 1, 2, 3]
     rows = cifar_batch()["data"]
-    assert split.images[1, 0, 5].tolist() == [rows[1, 5], rows[1, 1024 + 5], rows[1, 2048 + 5]]
+    assert parts[0].images[1, 0, 5].tolist() == [rows[1, 5], rows[1, 1024 + 5], rows[1, 2048 + 5]]
+    (small,) = _cifar.pieces([(path, None)], "labels", 10, 16)
+    assert small.images.shape == (4, 16, 16, 3)
 
 
 def test_another_file_is_refused_by_its_md5(tmp_path):
@@ -197,11 +231,20 @@ def test_what_is_no_batch_is_refused_and_nothing_runs(tmp_path, monkeypatch, con
 
 
 @pytest.mark.parametrize(
-    "batch", [{}, cifar_batch(labels=[0]), cifar_batch(labels=[0, 1, 2, 10]), cifar_batch(data=np.zeros((4, 9)))]
+    "batch",
+    [
+        {},
+        cifar_batch(labels=[0]),
+        cifar_batch(labels=[0, 1, 2, 10]),
+        cifar_batch(labels=[0, 1, 2, True]),
+        cifar_batch(data=np.zeros((4, 9))),
+        cifar_batch(data=np.zeros((4, 9), np.uint8)),
+        {"data": [[300] * 3072], "labels": [1]},
+    ],
 )
 def test_batches_of_another_layout_are_refused(batch):
-    with pytest.raises(DataError, match="train: "):
-        _cifar.split_of([batch], "labels", 10, "train")
+    with pytest.raises(DataError, match=r"^batch: "):
+        _cifar.images_of(batch, "labels", 10, "batch")
 
 
 def paint(path, size=(40, 30), colour=(200, 100, 50)):
@@ -221,18 +264,20 @@ OWN = settings("imagefolder", resolution=32)
 
 
 def test_a_folder_for_each_class(folder):
-    source = imagefolder.read(folder, OWN)
+    source, splits, bad = gather(imagefolder.read, folder, OWN)
     assert source.classes == ("apple", "pear")
-    assert source.splits["train"].images.shape == (6, 32, 32, 3)
-    assert source.splits["train"].labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert source.splits["train"].images[4, 9, 9].tolist() == [200, 80, 10]
+    assert source.total == 6
+    assert bad == []
+    assert splits["train"].images.shape == (6, 32, 32, 3)
+    assert splits["train"].labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert splits["train"].images[4, 9, 9].tolist() == [200, 80, 10]
 
 
 def test_ready_splits_under_their_names(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("ready")
     for name in ("train", "validation", "test"):
         shutil.copytree(folder, root / name)
-    splits = imagefolder.read(root, OWN).splits
+    splits = gather(imagefolder.read, root, OWN)[1]
     assert {name: len(part) for name, part in splits.items()} == {"train": 6, "val": 6, "test": 6}
 
 
@@ -241,66 +286,71 @@ def test_pictures_of_every_mode_become_rgb_squares_and_stand_upright(tmp_path):
     Image.new("RGBA", (40, 50), (9, 8, 7, 128)).save(tmp_path / "alpha.png")
     Image.new("P", (64, 32), 3).save(tmp_path / "palette.gif")
     for path in tmp_path.iterdir():
-        assert imagefolder.decode(path, 32).shape == (32, 32, 3)
+        assert imagefolder.decode(path, 32, "x").shape == (32, 32, 3)
     half = Image.new("RGB", (64, 64))
     half.paste((255, 255, 255), (0, 0, 64, 32))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     half.save(tmp_path / "turned.png", exif=exif)
-    turned = imagefolder.decode(tmp_path / "turned.png", 32)
+    turned = imagefolder.decode(tmp_path / "turned.png", 32, "x")
     assert turned[0].max() == 0
     assert turned[-1].min() == 255
 
 
-def test_all_bad_pictures_are_named_in_one_run(folder):
+def test_all_bad_pictures_are_named_in_one_run(folder, tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("work")
     (folder / "apple" / "empty.jpg").write_bytes(b"")
     (folder / "pear" / "page.jpg").write_bytes(b"<html>not found</html>")
     whole = folder / "pear" / "whole.jpg"
     Image.effect_noise((60, 60), 90).save(whole)
     (folder / "pear" / "cut.jpg").write_bytes(whole.read_bytes()[:700])
-    with pytest.raises(DataError) as error:
-        imagefolder.read(folder, OWN)
-    text = str(error.value)
-    assert "3 of 10 pictures cannot be used" in text
-    assert "empty.jpg: empty file" in text
-    assert "page.jpg: not a picture" in text
-    assert "cut.jpg: image file is truncated" in text
-    source = imagefolder.read(folder, settings("imagefolder", on_bad_image="skip"))
-    assert len(source.splits["train"]) == 7
-    assert len(source.skipped) == 3
+    _, splits, bad = gather(imagefolder.read, folder, OWN)
+    assert len(splits["train"]) == 7
+    assert len(bad) == 3
+    assert "data/x/apple/empty.jpg: empty file" in bad
+    assert "data/x/pear/page.jpg: not a picture" in bad
+    assert bad[1].startswith("data/x/pear/cut.jpg: image file is truncated")
+    (tmp_path / "aside").mkdir()
+    with pytest.raises(
+        DataError, match=r"3 of 10 pictures cannot be used: data/x/apple/empty\.jpg: empty file; "
+    ) as error:
+        spool(imagefolder.read(folder, OWN, tmp_path), OWN, tmp_path / "aside")
+    assert all(line in str(error.value) for line in bad)
+    skip = settings("imagefolder", on_bad_image="skip", resolution=32)
+    assert spool(imagefolder.read(folder, skip, tmp_path), skip, tmp_path / "aside").skipped == 3
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(imagefolder, "MOST_PIXELS", 100)
     paint(tmp_path / "big.png")
     with pytest.raises(DataError, match="40x30 pixels are too many"):
-        imagefolder.decode(tmp_path / "big.png", 32)
+        imagefolder.decode(tmp_path / "big.png", 32, "x")
 
 
 def test_broken_trees_are_named(folder, tmp_path_factory):
     (folder / "plum").mkdir()
     with pytest.raises(DataError, match="plum holds no picture"):
-        imagefolder.read(folder, OWN)
+        imagefolder.read(folder, OWN, folder)
     (folder / "plum").rmdir()
     root = tmp_path_factory.mktemp("ready")
     shutil.copytree(folder, root / "train")
     shutil.copytree(folder, root / "val")
     (root / "val" / "pear").rename(root / "val" / "paer")
     with pytest.raises(DataError, match="val lacks pear and has paer, unknown to train"):
-        imagefolder.read(root, OWN)
+        imagefolder.read(root, OWN, root)
     (root / "valid").mkdir()
     with pytest.raises(DataError, match="has both val and valid"):
-        imagefolder.read(root, OWN)
+        imagefolder.read(root, OWN, root)
     shutil.rmtree(root / "valid")
     (root / "stray").mkdir()
     with pytest.raises(DataError, match="has splits and also stray"):
-        imagefolder.read(root, OWN)
+        imagefolder.read(root, OWN, root)
     shutil.rmtree(root / "train")
     with pytest.raises(DataError, match="has val but no train"):
-        imagefolder.read(root, OWN)
+        imagefolder.read(root, OWN, root)
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(DataError, match="has 0 class folders, at least 2"):
-        imagefolder.read(empty, OWN)
+        imagefolder.read(empty, OWN, empty)
 
 
 def test_a_link_that_leads_out_is_refused(folder, tmp_path_factory):
@@ -308,12 +358,12 @@ def test_a_link_that_leads_out_is_refused(folder, tmp_path_factory):
     paint(outside)
     (folder / "apple" / "link.png").symlink_to(outside)
     with pytest.raises(DataError, match=r"link\.png leads out of"):
-        imagefolder.read(folder, OWN)
+        imagefolder.read(folder, OWN, folder)
 
 
 def refused(path, message):
     with pytest.raises(DataError, match=message):
-        imagefolder.decode(path, 32)
+        imagefolder.decode(path, 32, "x")
 
 
 def test_sixteen_bit_pictures_are_refused_where_pillow_would_cut_them_off(tmp_path):
@@ -326,57 +376,168 @@ def test_sixteen_bit_pictures_are_refused_where_pillow_would_cut_them_off(tmp_pa
 def test_a_very_long_picture_is_cut_before_it_is_resized(tmp_path):
     """Its shorter side at 512 pixels would make the longer one a hundred million."""
     Image.new("RGB", (200_000, 1), (1, 2, 3)).save(tmp_path / "long.png")
-    assert imagefolder.decode(tmp_path / "long.png", 512)[5, 5].tolist() == [1, 2, 3]
+    assert imagefolder.decode(tmp_path / "long.png", 512, "x")[5, 5].tolist() == [1, 2, 3]
     stripe = Image.new("RGB", (1000, 20))
     stripe.paste((255, 255, 255), (480, 0, 520, 20))
     for picture, name in ((stripe, "wide.png"), (stripe.rotate(90, expand=True), "tall.png")):
         picture.save(tmp_path / name)
-        assert imagefolder.decode(tmp_path / name, 20).min() == 255
+        assert imagefolder.decode(tmp_path / name, 20, "x").min() == 255
 
 
 def test_a_link_to_nothing_and_a_linked_folder_are_named_with_the_bad_pictures(folder):
     (folder / "apple" / "gone.png").symlink_to(folder / "apple" / "nothing.png")
     (folder / "apple" / "more").symlink_to(folder / "pear")
-    with pytest.raises(DataError, match="2 of 8 pictures cannot be used") as error:
-        imagefolder.read(folder, OWN)
-    assert "gone.png: No such file" in str(error.value)
-    assert "more: Is a directory" in str(error.value)
+    (folder / "apple" / "loop.png").symlink_to(folder / "apple" / "loop.png")
+    _, splits, bad = gather(imagefolder.read, folder, OWN)
+    assert len(splits["train"]) == 6
+    assert bad == [
+        "data/x/apple/gone.png: No such file or directory",
+        "data/x/apple/loop.png: Too many levels of symbolic links",
+        "data/x/apple/more: Is a directory that is linked; copy it instead",
+    ]
+
+
+def test_what_is_no_plain_file_is_never_opened(folder):
+    """Opening a pipe would wait for ever."""
+    os.mkfifo(folder / "apple" / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(folder / "pear" / "socket.png"))
+        bad = gather(imagefolder.read, folder, OWN)[2]
+    why = "not a file but a pipe, socket or device"
+    assert bad == [f"data/x/apple/pipe.png: {why}", f"data/x/pear/socket.png: {why}"]
+
+
+def test_names_that_are_not_utf8_are_named(folder):
+    shutil.copy(folder / "apple" / "0.png", os.fsencode(folder / "apple") + b"/caf\xe9.png")
+    assert gather(imagefolder.read, folder, OWN)[2] == ["data/x/apple/caf\\udce9.png: the name is not UTF-8; rename it"]
+    (folder / os.fsdecode(b"\xff")).mkdir()
+    with pytest.raises(DataError, match=r"data/x/\\udcff: a folder's name that is not plain UTF-8"):
+        imagefolder.read(folder, OWN, folder)
+
+
+def test_folders_that_cannot_be_read_are_named(folder, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("pear"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(_tree.os, "scandir", refused)
+    with pytest.raises(DataError, match=r"data/x/pear cannot be read \(Permission denied\)"):
+        imagefolder.read(folder, OWN, folder)
+
+
+def test_warnings_of_pillow_do_not_reach_the_user(folder, recwarn):
+    palette = Image.new("P", (40, 40), 1)
+    palette.putpalette(bytes(range(256)) * 3)
+    palette.save(folder / "apple" / "transparent.png", transparency=bytes(range(256)))
+    gather(imagefolder.read, folder, OWN)
+    assert not recwarn.list
+
+
+def test_documents_are_no_pictures(tmp_path):
+    """Pillow would start Ghostscript for this one."""
+    Image.new("RGB", (40, 40)).save(tmp_path / "drawing.eps")
+    refused(tmp_path / "drawing.eps", "x: not a picture")
 
 
 def test_pictures_beside_the_class_folders_are_not_left_out_silently(folder):
     paint(folder / "stray.JPEG")
     (folder / "LICENSE").write_text("no picture")
     with pytest.raises(DataError, match=r"holds 1 pictures beside its class folders, the first is stray\.JPEG"):
-        imagefolder.read(folder, OWN)
+        imagefolder.read(folder, OWN, folder)
 
 
 @pytest.mark.parametrize("content", [b"one two three\n", b"one\n", b"\xff\xfe\x00\n"])
 def test_a_list_of_sums_that_is_none_is_named(small, content):
     (small / "SHA256SUMS").write_bytes(content)
     with pytest.raises(DataError, match="SHA256SUMS is not a list of"):
-        fashion_mnist.read(small, FASHION)
+        fashion_mnist.read(small, FASHION, small)
 
 
-def test_values_that_are_no_bytes_are_refused():
-    with pytest.raises(DataError, match="not CIFAR's layout"):
-        _cifar.split_of([{"data": [[300] * 3072], "labels": [1]}], "labels", 10, "train")
-
-
-class Archived:
-    """Stands for a torchvision dataset class whose archive has been fetched."""
+class Published:
+    """Stands for a torchvision dataset class."""
 
     url, filename, base_folder = "https://example.invalid/batches.tar.gz", "batches.tar.gz", "batches"
 
 
-def test_an_archive_is_unpacked_whole_and_nothing_of_it_is_unpickled(tmp_path):
+@pytest.fixture
+def packed(tmp_path):
+    """A published archive that holds one batch, in a folder of downloads."""
+    target = tmp_path / "data" / "downloads"
+    target.mkdir(parents=True)
     (tmp_path / "batches").mkdir()
-    (tmp_path / "batches" / "data_batch_1").write_bytes(pickle.dumps(Malicious()))
-    target = tmp_path / "downloads"
-    target.mkdir()
-    with tarfile.open(target / Archived.filename, "w:gz") as archive:
+    (tmp_path / "batches" / "data_batch_1").write_bytes(published(cifar_batch()))
+    with tarfile.open(target / Published.filename, "w:gz") as archive:
         archive.add(tmp_path / "batches", "batches")
-    packed = (target / Archived.filename).read_bytes()
-    Archived.tgz_md5 = hashlib.md5(packed, usedforsecurity=False).hexdigest()
-    _download.download_archive(Archived, target)
-    assert sorted(p.name for p in target.iterdir()) == ["batches", "batches.tar.gz"]
-    assert (target / "batches" / "data_batch_1").read_bytes() == pickle.dumps(Malicious())
+    content = (target / Published.filename).read_bytes()
+    Published.tgz_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return target / Published.filename
+
+
+def test_the_published_archive_is_read_as_it_is_or_as_a_download(packed, tmp_path):
+    for root, place in (("batches.tar.gz", packed), ("data/none", tmp_path / "data" / "none")):
+        aside = tmp_path / f"aside of {place.name}"
+        folder = _cifar.open_batches(place, settings("cifar10", root=root), aside, Published)
+        assert folder == aside / "batches"
+        assert _cifar.read_batch(folder / "data_batch_1", None)["labels"] == [0, 1, 2, 3]
+    assert [p.name for p in packed.parent.iterdir()] == ["batches.tar.gz"]
+
+
+def test_an_archive_is_compared_with_its_sum_before_it_is_unpacked(packed, tmp_path):
+    content = bytearray(packed.read_bytes())
+    content[-1] ^= 1
+    packed.write_bytes(content)
+    with pytest.raises(DataError, match=r"batches\.tar\.gz is not the published file"):
+        _cifar.open_batches(packed, settings("cifar10", root="batches.tar.gz"), tmp_path / "aside", Published)
+    assert not (tmp_path / "aside").exists()
+
+
+def hostile_array(shape, raw, kind="u1"):
+    """A pickled dictionary of one array that may say more than it holds."""
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+    dtype = b"cnumpy\ndtype\n(U" + bytes([len(kind)]) + kind.encode() + b"K\x00K\x01tR"
+    dimensions = pickle.dumps(shape, protocol=2)[2:-1]
+    text = b"T" + struct.pack("<i", len(raw)) + raw
+    return b"\x80\x02}U\x04data" + array + b"(K\x01" + dimensions + dtype + b"\x89" + text + b"tbs."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        hostile_array((10**12,), b"xy"),
+        hostile_array((2,), b"xy", kind="O"),
+        hostile_array((-2,), b"xy"),
+        b"\x80\x02K\x01r\xff\xff\xff\x7f.",
+        b"\x80\x02)" + b"\x85" * 100_000 + b"K\x01}s.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0fxx.",
+        b"\x80\x02c_codecs\nencode\nU\x01xU\x03hex\x86R.",
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nN}U\x05_nameK\x01s\x86b.",
+    ],
+    ids=["huge", "objects", "negative", "far memo", "deep", "long", "codec", "changes a stand-in"],
+)
+def test_hostile_pickles_take_no_memory_and_change_nothing(tmp_path, content):
+    (tmp_path / "batch").write_bytes(content)
+    with pytest.raises(DataError, match="batch is not a batch of CIFAR"):
+        _cifar.read_batch(tmp_path / "batch", None)
+    (tmp_path / "batch").write_bytes(hostile_array((1, 2), b"xy"))
+    assert _cifar.read_batch(tmp_path / "batch", None)["data"].tolist() == [[120, 121]]
+
+
+@pytest.mark.parametrize("packing", [bytes, gzip.compress])
+def test_a_header_that_promises_terabytes_is_refused_before_memory_is_asked_for(small, packing):
+    name = "train-images-idx3-ubyte" + (".gz" if packing is gzip.compress else "")
+    replace(small, "train-images-idx3-ubyte", b"")
+    (small / "train-images-idx3-ubyte").unlink()
+    (small / name).write_bytes(packing(struct.pack(">4I", 2051, 2**31, 2**12, 2**12) + b"\0" * 99))
+    with pytest.raises(DataError, match=f"{name} (has 115 bytes where|says that it holds 2147483648x4096x4096 bytes)"):
+        fashion_mnist.read(small, FASHION, small)
+
+
+def test_idx_files_are_not_read_through_links_that_lead_out(small, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "labels"
+    (small / "train-labels-idx1-ubyte").rename(outside)
+    (small / "train-labels-idx1-ubyte").symlink_to(outside)
+    with pytest.raises(DataError, match="train-labels-idx1-ubyte leads out of"):
+        fashion_mnist.read(small, FASHION, small)

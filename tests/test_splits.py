@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from netpress.base.errors import DataError
 from netpress.config import Data
-from netpress.data.splits import Source, Split, content_hashes, separate, split_off
+from netpress.data.splits import Listing, separate, split_off
 
 DATA = Data(
     source="imagefolder",
@@ -21,17 +21,13 @@ DATA = Data(
 )
 
 
-def pictures(values):
-    """One 4x4 picture a value; equal values are equal pictures."""
-    return np.stack([np.full((4, 4, 1), value, np.uint8) for value in values])
+def split(values, labels, **changes):
+    """A ready split: equal values are equal pictures."""
+    return Listing(np.array(labels, dtype=np.int32), np.array(values, dtype=np.int32), **changes)
 
 
-def split(values, labels):
-    return Split(pictures(values), np.array(labels, dtype=np.int64))
-
-
-def contents(part):
-    return {bytes(h) for h in content_hashes(part.images)}
+def contents(ready, chosen):
+    return ready[chosen.ready].content[chosen.index].tolist()
 
 
 @given(
@@ -45,11 +41,11 @@ def test_split_off_is_a_stratified_partition_disjoint_by_content(labels, repeats
     labels = np.array(labels)
     values = np.arange(len(labels)) // repeats  # runs of equal pictures
     labels = labels[values * repeats]  # which have one label
-    hashes = content_hashes(pictures(values % 256))
-    rest, off = split_off(labels, hashes, share, [seed, 0])
+    content = np.random.default_rng(seed).permutation(999)[values]
+    rest, off = split_off(labels, content, share, [seed, 0])
     assert sorted([*rest, *off]) == list(range(len(labels)))
-    assert not {bytes(h) for h in hashes[rest]} & {bytes(h) for h in hashes[off]}
-    again = split_off(labels, hashes, share, [seed, 0])
+    assert not set(content[rest]) & set(content[off])
+    again = split_off(labels, content, share, [seed, 0])
     assert np.array_equal(off, again[1])
     for label in np.unique(labels):
         wanted = max(1, round(share * (labels == label).sum()))
@@ -59,35 +55,42 @@ def test_split_off_is_a_stratified_partition_disjoint_by_content(labels, repeats
 
 def test_shares_are_exact_without_repeats_and_depend_on_the_seed():
     labels = np.repeat([0, 1], [60, 40])
-    hashes = content_hashes(pictures(range(100)))
-    _, off = split_off(labels, hashes, 0.25, [0, 0])
+    content = np.arange(100)
+    _, off = split_off(labels, content, 0.25, [0, 0])
     assert np.bincount(labels[off]).tolist() == [15, 10]
-    assert not np.array_equal(off, split_off(labels, hashes, 0.25, [1, 0])[1])
+    assert not np.array_equal(off, split_off(labels, content, 0.25, [1, 0])[1])
 
 
-def source(**splits):
-    return Source(("a", "b"), splits)
+def test_the_choice_is_the_one_that_was_always_made():
+    """Committed results stand on it: indices drawn by the first version of this function."""
+    content = np.array([3, 3, 7, 1, 9, 9, 2, 8, 5, 5, 5, 0, 4, 6, 10, 11])
+    _, off = split_off(np.arange(16) % 2, content, 0.3, [7, 1])
+    assert off.tolist() == [0, 1, 6, 11, 15]
+
+
+CLASSES = ("a", "b")
 
 
 def test_val_and_test_are_split_off_where_the_source_has_none():
     whole = split(range(100), [k % 2 for k in range(100)])
-    splits, _ = separate(source(train=whole), DATA.model_copy(update={"test_share": 0.1}))
+    splits, _ = separate({"train": whole}, CLASSES, DATA.model_copy(update={"test_share": 0.1}))
     assert {name: len(part) for name, part in splits.items()} == {"train": 72, "val": 18, "test": 10}
-    sets = [contents(part) for part in splits.values()]
-    assert not sets[0] & sets[1]
-    assert not sets[0] & sets[2]
-    assert not sets[1] & sets[2]
+    assert {part.ready for part in splits.values()} == {"train"}
+    assert sorted(i for part in splits.values() for i in part.index.tolist()) == list(range(100))
+    for part in splits.values():
+        assert (np.diff(part.index) > 0).all()
+        assert part.labels.tolist() == [k % 2 for k in part.index]
 
 
 def test_ready_splits_stay_as_they_are():
-    ready = source(train=split([1, 2, 3], [0, 1, 0]), val=split([4, 5], [0, 1]), test=split([6, 7], [1, 0]))
-    splits, found = separate(ready, DATA)
+    ready = {"train": split([1, 2, 3], [0, 1, 0]), "val": split([4, 5], [0, 1]), "test": split([6, 7], [1, 0])}
+    splits, found = separate(ready, CLASSES, DATA)
     assert [len(part) for part in splits.values()] == [3, 2, 2]
     assert (found.duplicates, found.conflicts, found.overlaps, found.dropped) == (0, 0, 0, 0)
 
 
 def test_without_a_test_split_there_is_none():
-    splits, _ = separate(source(train=split(range(20), [k % 2 for k in range(20)])), DATA)
+    splits, _ = separate({"train": split(range(20), [k % 2 for k in range(20)])}, CLASSES, DATA)
     assert set(splits) == {"train", "val"}
 
 
@@ -99,36 +102,44 @@ OVERLAPPING = {
 
 
 def test_overlaps_are_dropped_from_the_earlier_split():
-    splits, found = separate(source(**OVERLAPPING), DATA)
+    splits, found = separate(OVERLAPPING, CLASSES, DATA)
     assert found.overlaps == found.dropped == 3
-    assert splits["train"].images[:, 0, 0, 0].tolist() == [1, 2, 9]
-    assert splits["val"].images[:, 0, 0, 0].tolist() == [3, 5]
-    assert splits["test"].images[:, 0, 0, 0].tolist() == [4, 7, 8]
+    assert [contents(OVERLAPPING, splits[name]) for name in ("train", "val", "test")] == [[1, 2, 9], [3, 5], [4, 7, 8]]
+    assert found.notes[0] == "1 images of val are in test too (image 2 is image 1)"
 
 
 def test_overlaps_are_an_error_where_asked():
-    with pytest.raises(DataError, match="1 images of val are in test too; 1 images of train are in val too"):
-        separate(source(**OVERLAPPING), DATA.model_copy(update={"on_overlap": "error"}))
+    named = OVERLAPPING | {"train": split([1, 2, 3, 4, 9], [0, 1, 0, 1, 1], name="abcde".__getitem__)}
+    expected = (
+        r"1 images of val are in test too \(image 2 is image 1\); 1 images of train are in val too \(c is image 0\); "
+        r"1 images of train are in test too \(d is image 0\); set data.on_overlap"
+    )
+    with pytest.raises(DataError, match=expected):
+        separate(named, CLASSES, DATA.model_copy(update={"on_overlap": "error"}))
 
 
 def test_repeats_and_conflicts_are_counted():
-    ready = source(train=split([1, 1, 1, 2, 3, 3], [0, 0, 0, 1, 0, 1]), val=split([4, 5], [0, 1]))
-    _, found = separate(ready, DATA)
-    assert (found.duplicates, found.conflicts) == (3, 1)
+    ready = {"train": split([1, 1, 1, 2, 3, 3, 1, 1], [0, 0, 0, 1, 0, 1, 0, 0]), "val": split([4, 5], [0, 1])}
+    _, found = separate(ready, CLASSES, DATA)
+    assert (found.duplicates, found.conflicts) == (5, 1)
+    assert found.notes == [
+        "5 images of train repeat others of it (image 1 is image 0, image 2 is image 0, image 5 is image 4 and 2 more)",
+        "1 pictures of train stand under several labels (image 4)",
+    ]
 
 
 def test_a_class_missing_in_a_split_is_named_with_the_counts():
-    ready = source(train=split([1, 2, 3], [0, 1, 0]), val=split([4], [0]))
+    ready = {"train": split([1, 2, 3], [0, 1, 0]), "val": split([4], [0])}
     with pytest.raises(DataError, match=r"val: no image of class b \(found: a 1, b 0\)"):
-        separate(ready, DATA)
+        separate(ready, CLASSES, DATA)
 
 
 def test_a_class_of_one_picture_cannot_be_split():
     with pytest.raises(DataError, match="no image of class b"):
-        separate(source(train=split([1, 2, 3, 4, 9], [0, 0, 0, 0, 1])), DATA)
+        separate({"train": split([1, 2, 3, 4, 9], [0, 0, 0, 0, 1])}, CLASSES, DATA)
 
 
 def test_a_label_out_of_range_is_an_error():
-    ready = source(train=split([1, 2, 3], [0, 1, 2]), val=split([4, 5], [0, 1]))
+    ready = {"train": split([1, 2, 3], [0, 1, 2]), "val": split([4, 5], [0, 1])}
     with pytest.raises(DataError, match="label 2 is out of range; there are 2 classes"):
-        separate(ready, DATA)
+        separate(ready, CLASSES, DATA)

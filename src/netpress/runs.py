@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -143,19 +142,15 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
     print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
     here = environment_of(bench.config.runtime, bench.device)
     folder = model_folder(bench.root, bench.model_id)
-    aside = files.aside_of(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        rows = []
+    with files.aside_folder(folder) as aside:
+        new, rows = aside / "new", []
         for seed in bench.config.seeds:
             print_of, made = _fingerprint(bench, seed, here), partial(_make_finite, make, seed)
-            rows.append(finished_seed(bench.root, bench.model_id, seed, print_of, made, aside))
-        for place in (aside, *sorted(aside.glob("round_*"))):
+            rows.append(finished_seed(bench.root, bench.model_id, seed, print_of, made, new))
+        for place in (new, *sorted(new.glob("round_*"))):
             artifacts.write_seeds(place, bench.config.seeds)
         metrics = over_seeds(rows)
-        files.swap_folder(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        files.swap(new, folder, aside)
     artifacts.write_metrics(bench.root, bench.model_id, metrics)
     environment.record(bench.root, bench.model_id, metrics["weights_sha256"], here)
     print(

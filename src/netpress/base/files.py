@@ -7,7 +7,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def aside_of(path: Path) -> Path:
-    """Return where `path` is written before it is renamed: one name, so that the next run takes a stray's place."""
-    return path.with_name(f".{path.name}.aside")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into an `ArtifactError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space" if full else "mend it"
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}; {remedy} and run again") from None
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -37,7 +44,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         ArtifactError: the disk is full, or the place cannot be written to.
     """
     aside = aside_of(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with aside.open("wb") as stream:
@@ -47,14 +54,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from None
 
 
-def cannot_write(path: Path, error: OSError) -> ArtifactError:
-    """Say that `path` cannot be written and, where it is the disk that is full, what to do."""
-    remedy = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-    return ArtifactError(f"cannot write {path}: {error.strerror or error}{remedy}")
+def aside_of(path: Path) -> Path:
+    """Return where `path` is written before it is renamed: one name, so that the next run takes a stray's place."""
+    return path.with_name(f".{path.name}.aside")
 
 
 def copy_folder(source: Path, target: Path) -> None:
@@ -64,14 +68,32 @@ def copy_folder(source: Path, target: Path) -> None:
             write_bytes(target / path.relative_to(source), path.read_bytes())
 
 
-def swap_folder(aside: Path, target: Path) -> None:
-    """Put the finished folder `aside` in the place of `target`, which stays whole until then."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+@contextmanager
+def aside_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder` that is gone afterwards, with all that a killed run left in it.
+
+    Raises:
+        ArtifactError: nothing can be written there.
+    """
+    aside = aside_of(folder)
+    with writing(folder):
+        if (aside / "old").is_dir() and not folder.exists():  # killed between the two renames of `swap`
+            (aside / "old").rename(folder)
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir(parents=True)
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def swap(new: Path, folder: Path, aside: Path) -> None:
+    """Put the folder `new` in the place of `folder`, which may be there or not; `aside` is of `aside_folder`."""
+    with writing(folder):
+        if folder.exists():
+            folder.rename(aside / "old")
+        new.rename(folder)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """The prepared data: arrays that any tool reads with `np.load`, and a manifest with their hashes."""
 
+import dataclasses
 import io
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from netpress.base import files, plugins
 from netpress.base.errors import ArtifactError, ConfigError, DataError
 from netpress.base.schema import Strict, parse
 from netpress.config import Data
-from netpress.data.images import resize_all
-from netpress.data.splits import Findings, Source, Split, separate
+from netpress.data.arrays import write_array
+from netpress.data.near import find_twins
+from netpress.data.pieces import Source
+from netpress.data.splits import Chosen, Split, separate
+from netpress.data.spool import Spooled, spool
 
 MANIFEST = "manifest.json"
-SPLITS = ("train", "val", "test")
-#: Bytes of images looked at in one piece.
-PIECE = 2**24
+NEAR_DUPLICATES = "near_duplicates.csv"
+NEAR_COLUMNS = ("split", "index", "later_split", "later_index", "distance")
 REMEDY = "run 'dvc repro prepare' to make the data anew"
 
 
@@ -32,7 +35,9 @@ class Manifest(Strict):
         counts: split -> images of each class.
         mean, std: of each channel over the training images, pixels in 0..1.
         sha256: file -> hash.
-        duplicates, conflicts, overlaps, dropped, skipped: see `Findings`.
+        duplicates, conflicts, overlaps, dropped, notes: see `Findings`.
+        near_duplicates: images that have a near-duplicate in a later split; `near_duplicates.csv` shows the nearest.
+        skipped: bad pictures that were left out.
     """
 
     source: str
@@ -47,7 +52,9 @@ class Manifest(Strict):
     conflicts: int
     overlaps: int
     dropped: int
+    near_duplicates: int
     skipped: int
+    notes: list[str]
 
     def has_split(self, name: str) -> bool:
         """Return whether there is a split of this name."""
@@ -55,50 +62,95 @@ class Manifest(Strict):
 
 
 def prepare(root: Path, data: Data, out: Path) -> Manifest:
-    """Read the source, check it, split it, and write arrays and manifest to the folder `out`.
+    """Read the source, check it, split it, and write arrays, manifest and the list of near-duplicates to `out`.
+
+    Memory does not grow with the images but by some tens of bytes for each. All is written aside first, beside `out`,
+    and takes twice the disk of the result; until it is whole, `out` stays as it was.
 
     Args:
         root: the project; `data.root` is relative to it.
         data: the section `data` of params.yaml.
-        out: gets `{train,val,test}_images.npy` (N, H, W, C) uint8, `_labels.npy` (N) int64 and the manifest.
+        out: gets `{train,val,test}_images.npy` (N, H, W, C) uint8, `_labels.npy` (N) int64, `near_duplicates.csv`
+            and the manifest.
 
     Raises:
         DataError: the data are missing or cannot be used; says which file and why.
+        ArtifactError: the result cannot be written.
     """
-    folder = root / data.root
-    if not folder.exists():
+    place, out = root / data.root, out.resolve()
+    if not place.exists():
         raise DataError(f"data.root: {data.root} does not exist; put the images there or change data.root")
-    source: Source = plugins.load("sources", data.module, "data.source").read(folder, data)
-    splits, found = separate(source, data)
-    for name in SPLITS:
-        for part in ("images", "labels"):
-            for stale in (f"{name}_{part}.npy", f".{name}_{part}.npy.aside"):
-                (out / stale).unlink(missing_ok=True)
-    hashes: dict[str, str] = {}
-    for name, split in splits.items():
-        resized = resize_all(split.images, data.resolution)
-        for part, array in (("images", resized), ("labels", split.labels)):
-            hashes[f"{name}_{part}.npy"] = _write_array(out / f"{name}_{part}.npy", array)
-        if name == "train":
-            mean, std = channel_statistics(resized)
-    manifest = _manifest(source, splits, found, data, mean, std, hashes)
-    files.write_sealed(out / MANIFEST, manifest.model_dump())
+    module = plugins.load("sources", data.module, "data.source")
+    with files.aside_folder(out) as aside:
+        source: Source = module.read(place, data, aside / "unpacked")
+        spooled = spool(source, data, aside)
+        splits, found = separate(spooled.ready, source.classes, data)
+        new = aside / "new"
+        with files.writing(new):
+            new.mkdir()
+        hashes, statistics = _write_splits(new, spooled, splits)
+        near_count, pairs = find_twins(
+            spooled.near_hashes(), {name: spooled.first[split.ready] + split.index for name, split in splits.items()}
+        )
+        rows = [dict(zip(NEAR_COLUMNS, pair, strict=True)) for pair in pairs]
+        files.write_csv(new / NEAR_DUPLICATES, rows, NEAR_COLUMNS)
+        facts: dict[str, Any] = {
+            "source": data.source,
+            "classes": list(source.classes),
+            "channels": spooled.shape[2],
+            "resolution": data.resolution,
+            "counts": {n: np.bincount(s.labels, minlength=len(source.classes)).tolist() for n, s in splits.items()},
+            "mean": statistics[0],
+            "std": statistics[1],
+            "sha256": hashes,
+            "near_duplicates": near_count,
+            "skipped": spooled.skipped,
+        }
+        manifest = parse(Manifest, facts | dataclasses.asdict(found), "manifest")
+        files.write_sealed(new / MANIFEST, manifest.model_dump())
+        files.swap(new, out, aside)
     return manifest
 
 
-def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel of (N, H, W, C) uint8, pixels in 0..1, to 6 digits."""
+def _write_splits(
+    folder: Path, spooled: Spooled, splits: dict[str, Chosen]
+) -> tuple[dict[str, str], tuple[list[float], list[float]]]:
+    """Write the arrays; return file -> sha256, and mean and deviation of each channel of the training images."""
+    hashes = {}
+    levels = np.zeros((spooled.shape[2], 256), np.int64)
+    for name, split in splits.items():
+        images = spooled.images(split.ready, split.index)
+        if name == "train":
+            images = _counting(images, levels)
+        file = f"{name}_images.npy"
+        hashes[file] = write_array(folder / file, (len(split), *spooled.shape), "uint8", images)
+        file = f"{name}_labels.npy"
+        hashes[file] = write_array(folder / file, (len(split),), "int64", [split.labels])
+    return hashes, channel_statistics(levels)
+
+
+def _counting(pieces: Iterator[np.ndarray], levels: np.ndarray) -> Iterator[np.ndarray]:
+    """Pass pieces (n, H, W, C) uint8 on and add the pixels of each level to `levels` (C, 256)."""
+    for piece in pieces:
+        for channel in range(len(levels)):
+            # bincount widens each pixel to 8 bytes.
+            for part in np.array_split(piece[..., channel].ravel(), 8):
+                levels[channel] += np.bincount(part, minlength=256)
+        yield piece
+
+
+def channel_statistics(levels: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel, pixels in 0..1, to 6 digits.
+
+    `levels` (C, 256) counts the pixels of each level.
+    """
     means, stds = [], []
-    for channel in range(images.shape[3]):
-        counts = np.zeros(256, np.int64)
-        # In pieces, since bincount widens each pixel to 8 bytes.
-        for piece in np.array_split(images[..., channel], -(-images.nbytes // PIECE)):
-            counts += np.bincount(piece.ravel(), minlength=256)
-        levels = counts / counts.sum()
-        values = np.arange(256) / 255
-        mean = float((levels * values).sum())
+    values = np.arange(256) / 255
+    for counts in levels:
+        shares = counts / counts.sum()
+        mean = float((shares * values).sum())
         means.append(round(mean, 6))
-        stds.append(max(round(float(np.sqrt((levels * (values - mean) ** 2).sum())), 6), 1e-3))
+        stds.append(max(round(float(np.sqrt((shares * (values - mean) ** 2).sum())), 6), 1e-3))
     return means, stds
 
 
@@ -131,54 +183,8 @@ def load_split(folder: Path, name: str) -> Split:
 def summary(manifest: Manifest) -> dict[str, int]:
     """Return the counts that are tracked as metrics."""
     counts = {f"{name}_images": sum(per_class) for name, per_class in manifest.counts.items()}
-    found = {key: getattr(manifest, key) for key in ("duplicates", "conflicts", "overlaps", "dropped", "skipped")}
-    return counts | {"classes": len(manifest.classes)} | found
-
-
-def _manifest(
-    source: Source,
-    splits: dict[str, Split],
-    found: Findings,
-    data: Data,
-    mean: list[float],
-    std: list[float],
-    hashes: dict[str, str],
-) -> Manifest:
-    classes = len(source.classes)
-    facts: dict[str, Any] = {
-        "source": data.source,
-        "classes": list(source.classes),
-        "channels": int(splits["train"].images.shape[3]),
-        "resolution": data.resolution,
-        "counts": {name: np.bincount(s.labels, minlength=classes).tolist() for name, s in splits.items()},
-        "mean": mean,
-        "std": std,
-        "sha256": hashes,
-        "duplicates": found.duplicates,
-        "conflicts": found.conflicts,
-        "overlaps": found.overlaps,
-        "dropped": found.dropped,
-        "skipped": len(source.skipped),
-    }
-    return parse(Manifest, facts, "manifest")
-
-
-def _write_array(path: Path, array: np.ndarray) -> str:
-    """Write aside, flush and rename, without a second copy in memory; return the sha256."""
-    aside = path.with_name(f".{path.name}.aside")  # one name, so that the next run takes a stray's place
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as stream:
-            np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        digest = files.sha256_file(aside)
-        aside.replace(path)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error.strerror or error}; free some space and run again") from None
-    finally:
-        aside.unlink(missing_ok=True)
-    return digest
+    found = ("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped")
+    return counts | {"classes": len(manifest.classes)} | {key: getattr(manifest, key) for key in found}
 
 
 def _read_array(path: Path, manifest: Manifest) -> np.ndarray:

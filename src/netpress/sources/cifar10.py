@@ -3,24 +3,20 @@
 from pathlib import Path
 
 from netpress.config import Data
-from netpress.data.splits import Source
-from netpress.sources._cifar import read_batch, split_of
-from netpress.sources._download import download_archive, folder_of
+from netpress.data.pieces import Source
+from netpress.sources._cifar import open_batches, pieces
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TOTAL = 60_000
 
 
-def read(folder: Path, data: Data) -> Source:
-    """Read the batches in `folder` or in its `cifar-10-batches-py`."""
+def read(place: Path, data: Data, aside: Path) -> Source:
+    """Read the batches in `place`, in its `cifar-10-batches-py`, or in the published archive."""
     from torchvision.datasets import CIFAR10
 
-    folder = folder_of(data.root, folder, lambda target: download_archive(CIFAR10, target))
-    inner = folder / CIFAR10.base_folder
-    folder = inner if inner.is_dir() else folder
-    return Source(
-        CLASSES,
-        {
-            "train": split_of([read_batch(folder / n, md5) for n, md5 in CIFAR10.train_list], "labels", 10, "train"),
-            "test": split_of([read_batch(folder / n, md5) for n, md5 in CIFAR10.test_list], "labels", 10, "test"),
-        },
-    )
+    folder = open_batches(place, data, aside, CIFAR10)
+    splits = {
+        name: pieces([(folder / file, md5) for file, md5 in listed], "labels", len(CLASSES), data.resolution)
+        for name, listed in (("train", CIFAR10.train_list), ("test", CIFAR10.test_list))
+    }
+    return Source(CLASSES, splits, TOTAL)

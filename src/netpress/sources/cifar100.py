@@ -4,22 +4,23 @@ from pathlib import Path
 
 from netpress.base.errors import DataError
 from netpress.config import Data
-from netpress.data.splits import Source
-from netpress.sources._cifar import read_batch, split_of
-from netpress.sources._download import download_archive, folder_of
+from netpress.data.pieces import Source
+from netpress.sources._cifar import open_batches, pieces, read_batch
+
+TOTAL = 60_000
 
 
-def read(folder: Path, data: Data) -> Source:
-    """Read the batches in `folder` or in its `cifar-100-python`; the classes are the fine ones."""
+def read(place: Path, data: Data, aside: Path) -> Source:
+    """Read the batches in `place`, its `cifar-100-python` or the published archive; the classes are the fine ones."""
     from torchvision.datasets import CIFAR100
 
-    folder = folder_of(data.root, folder, lambda target: download_archive(CIFAR100, target))
-    inner = folder / CIFAR100.base_folder
-    folder = inner if inner.is_dir() else folder
-    names = read_batch(folder / CIFAR100.meta["filename"], CIFAR100.meta["md5"]).get(CIFAR100.meta["key"], [])
-    if len(names) != 100:
-        raise DataError(f"{folder / CIFAR100.meta['filename']} names {len(names)} classes, not 100; fetch it again")
-    splits = {}
-    for name, listed in (("train", CIFAR100.train_list), ("test", CIFAR100.test_list)):
-        splits[name] = split_of([read_batch(folder / n, md5) for n, md5 in listed], "fine_labels", 100, name)
-    return Source(tuple(names), splits)
+    folder = open_batches(place, data, aside, CIFAR100)
+    meta = folder / CIFAR100.meta["filename"]
+    names = read_batch(meta, CIFAR100.meta["md5"]).get(CIFAR100.meta["key"])
+    if not isinstance(names, list) or len(names) != 100 or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{meta} does not name a hundred classes; fetch it again")
+    splits = {
+        name: pieces([(folder / file, md5) for file, md5 in listed], "fine_labels", 100, data.resolution)
+        for name, listed in (("train", CIFAR100.train_list), ("test", CIFAR100.test_list))
+    }
+    return Source(tuple(names), splits, TOTAL)

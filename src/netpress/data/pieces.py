@@ -1,0 +1,42 @@
+"""What a data source gives: classes, and labelled images in pieces, so that memory does not grow with the data."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Bytes of images in one piece, at most, unless a single image has more.
+PIECE = 2**20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some images of one split.
+
+    Attributes:
+        images: (N, resolution, resolution, C) uint8.
+        labels: (N) whole numbers, counted from 0.
+        names: of the images' files; empty where they have none of their own.
+        bad: what is wrong with pictures that belong here and cannot be used, one line each.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data source: its classes, its ready splits (`train`, perhaps `val`, `test`), and how many images they hold."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, Iterable[Piece]]
+    total: int
+
+
+def spans(count: int, bytes_each: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of the pieces of `count` images of `bytes_each`, in order."""
+    step = max(1, PIECE // max(1, bytes_each))
+    for start in range(0, count, step):
+        yield start, min(start + step, count)
