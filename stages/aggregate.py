@@ -6,7 +6,7 @@ plots/pruning_curves.csv and plots/prune/<curve>.csv.
 
 from pathlib import Path
 
-from netpress import config
+from netpress import config, environment
 from netpress.base.script import run_stage
 from netpress.report.collect import collect, remove_stale
 from netpress.report.overview import brief
@@ -17,6 +17,7 @@ def aggregate(root: Path) -> None:
     params = config.load(root / "params.yaml")
     for path in remove_stale(root, params.items(), params.final):
         print(f"removed {path.as_posix()}: params.yaml has no such model")
+    environment.forget_others(root, {"data", *params.items()})
     study = collect(root, params.items(), params.final)
     written = write_report(root, study)
     print(brief(study))

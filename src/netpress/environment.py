@@ -82,7 +82,9 @@ def current(**facts: object) -> Environment:
 def cpu_name() -> str:
     """Return the processor's name as the system gives it, with family and model, since clouds shorten the name."""
     info = Path("/proc/cpuinfo")
-    facts = dict(re.findall(r"^([\w ]+?)\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.M)) if info.is_file() else {}
+    facts = (
+        dict(re.findall(r"^([\w ]+?)\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.M)) if info.is_file() else {}
+    )
     if "model name" not in facts:
         return platform.processor() or platform.machine()
     return f"{facts['model name']} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
