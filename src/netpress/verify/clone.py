@@ -62,7 +62,7 @@ def has_git(root: Path) -> bool:
 
 
 def _git_clone(root: Path, folder: Path) -> Clone:
-    status = git(root, "status", "--porcelain", "--no-renames", "-z").split("\0")
+    status = git(root, "status", "--porcelain", "--untracked-files=all", "--no-renames", "-z").split("\0")
     changed = [line[3:] for line in status if line]
     results = [name for name in changed if name.split("/")[0] in RESULTS]
     if results:

@@ -84,7 +84,7 @@ def _changed(root: Path, lock: Lock, status: Mapping[str, Any]) -> list[Finding]
                     since.setdefault(change, []).append(stage)
             for path, what in entry.get("changed outs", {}).items():
                 if what not in ABSENT or path.startswith(("metrics/", "plots/")):
-                    outputs[path] = f"{'is missing' if what in ABSENT else 'is not'} what {stage} made"
+                    outputs[path] = f"{'is missing, unlike' if what in ABSENT else 'is not'} what {stage} made"
     findings = [
         Finding("error", where, f"{text} since {some(stages)} ran", RERUN) for (where, text), stages in since.items()
     ]
