@@ -44,12 +44,16 @@ class Project:
         self._git("config", "user.name", "test")
         self._git("config", "user.email", "test@example.invalid")
 
-    def run(self, *command, ok=True):
-        """Run a command in the copy, with the copy's own code, and return what it printed."""
+    def call(self, *command):
+        """Run a command in the copy, with the copy's own code, and return how it ended."""
         env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))}
         bin_folder = str(Path(sys.executable).parent)
         env |= {"PYTHONPATH": str(self.folder / "src"), "PATH": f"{bin_folder}{os.pathsep}{env['PATH']}"}
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+
+    def run(self, *command, ok=True):
+        """Run a command in the copy, as `call`, and return what it printed."""
+        done = self.call(*command)
         text = done.stdout + done.stderr
         assert (done.returncode == 0) == ok, f"{' '.join(command)} ended with {done.returncode}:\n{text[-4000:]}"
         return text

@@ -12,17 +12,6 @@ from ruamel.yaml import YAML
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return fresh(tmp_path_factory.mktemp("first") / "project")
-
-
-@pytest.fixture
-def project(finished):
-    finished.clean()
-    return finished
-
-
 def test_every_model_is_there_measured_and_in_the_tables(project):
     summary = project.json("metrics/summary.json")
     for stage in ALL_STAGES - {"prepare", "aggregate", "test@distill/kd"}:

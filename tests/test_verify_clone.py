@@ -1,5 +1,6 @@
 """The clean clone: of what is committed, refused where results are not, and gone afterwards."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -183,6 +184,17 @@ def test_a_metric_within_tolerance_has_its_own_exit_code(project, monkeypatch, c
     assert "metrics/b.json  within tolerance  val_acc 0.5000 became 0.5050" in capsys.readouterr().out
     assert run(project, monkeypatch, "--tolerance", "0.001") == 1
     assert "first stage that diverged: aggregate" in capsys.readouterr().out
+
+
+def test_a_metric_edited_together_with_the_lock_is_found_by_the_re_run(project, monkeypatch, capsys):
+    edited, path, lock = b'{"params": 1, "val_acc": 0.6}', project / "metrics/b.json", project / "dvc.lock"
+    was, now = (hashlib.md5(data).hexdigest() for data in (path.read_bytes(), edited))
+    path.write_bytes(edited)
+    assert was in lock.read_text()
+    lock.write_text(lock.read_text().replace(was, now))
+    commit(project)
+    assert run(project, monkeypatch) == 1
+    assert "metrics/b.json  drifted  val_acc 0.6000 became 0.5000, beyond +-0.0100" in capsys.readouterr().out
 
 
 def test_a_stage_that_fails_is_drifted_with_its_last_line_and_ends_what_follows(project, monkeypatch, capsys):
