@@ -177,6 +177,26 @@ def test_code_that_gives_other_bytes_is_named_as_the_first_divergence(project, m
     assert "since the results were made: make.py changed" in out
 
 
+RECORDING = """
+import os
+from pathlib import Path
+from netpress import environment
+environment.record(Path(), "data", "1", {"cpu": os.environ["CPU"], "torch": "2"})
+"""
+
+
+def test_what_differs_in_the_environment_is_named(project, monkeypatch, capsys):
+    (project / "make.py").write_text(MAKE + RECORDING)
+    monkeypatch.setenv("CPU", "A")
+    dvc(project, "repro", "-q")
+    commit(project)
+    (project / "make.py").write_text(MAKE.replace('"1"', '"2"') + RECORDING)
+    commit(project)
+    monkeypatch.setenv("CPU", "B")
+    assert run(project, monkeypatch) == 1
+    assert "environment, when the results were made and now:\n  cpu: A -> B" in capsys.readouterr().out
+
+
 def test_a_metric_within_tolerance_has_its_own_exit_code(project, monkeypatch, capsys):
     (project / "make.py").write_text(MAKE.replace("0.5}", "0.505}"))
     commit(project)
@@ -229,14 +249,14 @@ def test_ctrl_c_ends_every_process_and_removes_the_clone(project, temporary, sig
     process = subprocess.Popen(
         [sys.executable, "-m", "netpress", "verify"], cwd=project, env=env, stderr=subprocess.PIPE, text=True
     )
-    log = None
-    for _ in range(300):
+    folder = None
+    for _ in range(600):
         log = next(temporary.glob("netpress-verify-*/log"), None)
-        if log and "Running stage" in log.read_text():
+        if log and "working" in log.read_text():
+            folder = log.parent / "project"
             break
         time.sleep(0.1)
-    assert log
-    folder = log.parent / "project"
+    assert still_running(folder)
     process.send_signal(sign)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -77,7 +77,7 @@ def test_one_metric_changed_is_named(project):
     edit_json(project.folder / "metrics/train/student_alone.json", lambda m: m.update(val_acc=m["val_acc"] + 0.01))
     found = findings(project)
     assert "metrics/train/student_alone.json: is not what train@student_alone made" in found
-    assert "metrics/summary.md: does not follow from the files in metrics/" in found
+    assert "metrics/summary.md: does not follow from params.yaml and metrics/" in found
 
 
 def test_one_param_changed_is_named_with_its_stages(project):

@@ -55,17 +55,28 @@ def read_lock(path: Path) -> Lock:
     Raises:
         ArtifactError: it is damaged.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     if not path.exists():
         return {}
     try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-        stages = parse(_File, raw, "").stages
-    except (YAMLError, ConfigError, ValueError, OSError) as error:
+        stages = parse(_File, read_yaml(path), "").stages
+    except ConfigError as error:
         raise ArtifactError(f"{path.name} cannot be read ({str(error).splitlines()[0]}); {REMEDY}") from None
     return {name: _entry(stage) for name, stage in stages.items()}
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file that DVC owns, as DVC does.
+
+    Raises:
+        ConfigError: it is missing or not YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    except (YAMLError, ValueError, OSError) as error:
+        raise ConfigError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _entry(stage: _Stage) -> Entry:

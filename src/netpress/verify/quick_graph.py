@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from netpress import config
+from netpress.base.errors import ConfigError
 from netpress.verify.clone import execute, without_git
 from netpress.verify.findings import Finding, some
 from netpress.verify.imports import missing_deps, needless_deps
-from netpress.verify.lock import NAME, Lock, changed_values
+from netpress.verify.lock import NAME, Lock, changed_values, read_yaml
 
 #: How DVC calls what is not here; models and data are not in Git, so that says nothing about them.
 ABSENT = ("deleted", "not in cache")
@@ -120,8 +121,11 @@ def _status(root: Path) -> dict[str, Any]:
 
 
 def _stages(root: Path) -> dict[str, Any]:
-    stages = config.read(root / "dvc.yaml").get("stages", {})
-    return stages if isinstance(stages, dict) else {}
+    graph = read_yaml(root / "dvc.yaml")
+    stages = graph.get("stages") if isinstance(graph, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise ConfigError("dvc.yaml has no stages; restore it from Git")
+    return stages
 
 
 def _expanded(root: Path) -> list[str]:

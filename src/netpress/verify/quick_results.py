@@ -28,7 +28,7 @@ def table_findings(root: Path, items: Mapping[str, Any], final: Sequence[str]) -
     if _json(root / SUMMARY) != report.summary:
         wrong.append(SUMMARY)
     findings = [
-        Finding("error", path.as_posix(), "does not follow from the files in metrics/", AGGREGATE) for path in wrong
+        Finding("error", path.as_posix(), "does not follow from params.yaml and metrics/", AGGREGATE) for path in wrong
     ]
     return findings + [
         Finding("warning", path.as_posix(), "shows a curve that params.yaml does not have", AGGREGATE)

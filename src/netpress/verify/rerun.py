@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from netpress import environment
 from netpress.base.errors import NetpressError
 from netpress.verify import lock as locks
 from netpress.verify.clone import environ
@@ -28,11 +29,13 @@ def rerun(
     """Run `stages` (in the order of the graph) anew in the clean clone `folder` and judge them.
 
     Each outcome goes to `report` as soon as it is known.
-    The clone's dvc.lock is deleted first, so that a stage stands in the new one if, and only if, it ran to its end.
+    The clone's dvc.lock is deleted first, so that a stage stands in the new one if, and only if, it ran to its end;
+    its record of environments too, so that it tells those of this run alone.
     """
     path = folder / locks.NAME
     read_committed = _before(folder, committed)
     path.unlink()
+    (folder / environment.FILE).unlink(missing_ok=True)
     outcomes: dict[str, StageOutcome] = {}
     made = {out for entry in committed.values() for out in entry.outs}
 
@@ -72,7 +75,7 @@ def follow(folder: Path, stages: Sequence[str]) -> Generator[tuple[str, float, s
     )
     name, started, failed, lines = "", time.monotonic(), False, list[str]()
     try:
-        with (folder.parent / "log").open("w", encoding="utf-8") as log:
+        with (folder.parent / "log").open("w", buffering=1, encoding="utf-8") as log:
             for line in process.stdout or ():
                 log.write(line)
                 match = RUNNING.match(line)

@@ -6,7 +6,7 @@ from typing import Any
 
 from netpress.verify.findings import Finding
 from netpress.verify.full import Result
-from netpress.verify.outcome import StageOutcome, Verdict
+from netpress.verify.outcome import DEVIATIONS, StageOutcome, Verdict
 
 SHOWN = 12  # differences of the environment in the text; JSON has all
 
@@ -25,8 +25,8 @@ def result_text(result: Result) -> str:
     )
     if counts[Verdict.WITHIN_TOLERANCE] or counts[Verdict.DRIFTED]:
         lines.append(
-            "within tolerance: equal sizes, and accuracy within 2 deviations of the seeds or, with one seed, within "
-            f"{100 * result.tolerance:g} points"
+            f"within tolerance means equal sizes, and accuracies within {DEVIATIONS:g} deviations of the seeds or, with one "
+            f"seed, within {result.tolerance:g} (--tolerance)"
         )
     if result.first is not None:
         lines += _first_lines(result.first)
