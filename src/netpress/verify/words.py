@@ -12,7 +12,7 @@ SHOWN = 12  # differences of the environment in the text; JSON has all
 
 
 def result_text(result: Result) -> str:
-    """Return the verdict, every output that is not bit-exact, the first stage that diverged and why it may have."""
+    """Return the verdict, the outputs of stages that are not bit-exact, the first that diverged and why it may have."""
     outputs = [output for outcome in result.outcomes for output in outcome.outputs]
     counts = {verdict: sum(output.verdict == verdict for output in outputs) for verdict in Verdict}
     lines = []
@@ -25,8 +25,8 @@ def result_text(result: Result) -> str:
     )
     if counts[Verdict.WITHIN_TOLERANCE] or counts[Verdict.DRIFTED]:
         lines.append(
-            f"within tolerance means equal sizes, and accuracies within {DEVIATIONS:g} deviations of the seeds or, with one "
-            f"seed, within {result.tolerance:g} (--tolerance)"
+            f"within tolerance means equal sizes, and accuracies within {DEVIATIONS:g} deviations of the seeds or, "
+            f"with one seed, within {result.tolerance:g} (--tolerance)"
         )
     if result.first is not None:
         lines += _first_lines(result.first)
