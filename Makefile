@@ -5,10 +5,10 @@ RUN = PATH="$(CURDIR)/.venv/bin:$$PATH"
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help setup repro test lint bench gate lock
+.PHONY: help setup repro test test-all lint bench gate verify audit lock
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 setup: ## make or mend .venv (PYTHON=python3.12 chooses the interpreter)
 	@scripts/setup.sh
@@ -16,8 +16,11 @@ setup: ## make or mend .venv (PYTHON=python3.12 chooses the interpreter)
 repro: setup ## run the pipeline of params.yaml: data, models, tables, figures
 	@scripts/repro.sh
 
-test: setup ## run all tests
+test: setup ## run all tests but the exhaustive ones
 	@$(RUN) python -m pytest $(ARGS)
+
+test-all: setup ## run every test, the exhaustive ones too; much longer
+	@$(RUN) python -m pytest --exhaustive $(ARGS)
 
 lint: setup ## check style, formatting and types
 	@.venv/bin/ruff check .
@@ -29,6 +32,12 @@ bench: setup ## measure the speed of the pipeline on this machine
 
 gate: setup ## check that the committed dvc.lock follows from the committed code and params
 	@scripts/check_lock.sh
+
+verify: setup ## run the committed results again and compare (ARGS=--quick compares what is written, in seconds)
+	@$(RUN) python -m netpress verify $(ARGS)
+
+audit: setup ## report known vulnerabilities of the pinned requirements
+	@scripts/audit.sh
 
 lock: setup ## compile requirements*.in anew (UPGRADE=--upgrade takes newer versions)
 	@$(UV_COMPILE) -o requirements.txt requirements.in

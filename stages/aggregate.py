@@ -10,7 +10,7 @@ from netpress.base.script import run_stage
 
 
 def aggregate(root: Path) -> None:
-    from netpress import config
+    from netpress import config, environment
     from netpress.report.collect import collect, remove_stale
     from netpress.report.overview import brief
     from netpress.report.write import write_report
@@ -18,6 +18,7 @@ def aggregate(root: Path) -> None:
     params = config.load(root / "params.yaml")
     for path in remove_stale(root, params.items(), params.final):
         print(f"removed {path.as_posix()}: params.yaml has no such model")
+    environment.forget_others(root, {"data", *params.items(), *(f"test/{model_id}" for model_id in params.final)})
     study = collect(root, params.items(), params.final)
     written = write_report(root, study)
     print(brief(study))

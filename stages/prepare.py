@@ -10,14 +10,16 @@ from netpress.base.script import run_stage
 
 def main(root: Path) -> None:
     # Here, so that --help and Ctrl-C need not wait for torch.
-    from netpress.base.files import write_json
-    from netpress.data.prepared import prepare, summary
+    from netpress import environment
+    from netpress.base.files import sha256_file, write_json
+    from netpress.data.prepared import MANIFEST, prepare, summary
     from netpress.graph import load_checked
 
     data = load_checked(root / "params.yaml").data
     manifest = prepare(root, data, root / "data/prepared")
     counts = summary(manifest)
     write_json(root / "metrics/data.json", counts)
+    environment.record(root, "data", sha256_file(root / "data/prepared" / MANIFEST), environment.current())
     size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
     found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print("\n".join([*manifest.notes, f"{data.source}: images of {size}; {found}"]))

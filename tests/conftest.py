@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from project import fresh
 
 from netpress.config import Augment, Recipe, Runtime
 from netpress.data.batches import DeviceSplit
@@ -54,3 +55,16 @@ def runtime():
 @pytest.fixture
 def recipe():
     return RECIPE
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The project under the smoke profile, run once and committed; takes minutes."""
+    return fresh(tmp_path_factory.mktemp("first") / "project")
+
+
+@pytest.fixture
+def project(finished):
+    """The finished project as it was committed."""
+    finished.clean()
+    return finished

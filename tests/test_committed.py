@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 from netpress import config
-from netpress.report import overview, pareto
 from netpress.report.collect import collect
-from netpress.report.curves import drawn_curves
-from netpress.report.write import report_text
+from netpress.report.write import make_report
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,11 +22,10 @@ def test_the_committed_params_are_the_default_profile():
 
 
 def test_the_committed_tables_follow_from_the_committed_metrics(study):
-    curves = drawn_curves(study)
-    on_front = pareto.front(pareto.points_of(study, [curve.model_id for curve in curves]))
-    assert (ROOT / "metrics/summary.md").read_text(encoding="utf-8") == report_text(study, curves, on_front)
-    summary = overview.summary(study)
-    assert len([m for stage in summary.values() for m in stage]) >= 16
+    report = make_report(ROOT, study)
+    for path, text in report.texts.items():
+        assert (ROOT / path).read_text(encoding="utf-8") == text
+    assert len([m for stage in report.summary.values() for m in stage]) >= 16
 
 
 def test_the_numbers_make_sense(study):

@@ -4,56 +4,27 @@ import re
 from pathlib import Path
 
 import pytest
-from imports import local_imports
 from ruamel.yaml import YAML
 
-from netpress.base import plugins
+from netpress.verify.imports import missing_deps, needless_deps
 
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-#: What `${...}` in a dependency stands for: the family of plugins below that folder.
-FAMILIES = {"models": "models", "distill": "distill", "lowrank": "lowrank", "prune": "prune", "quantize": "quantize"}
 
 
 def body(stage):
     return STAGES[stage].get("do", STAGES[stage])
 
 
-def script(stage):
-    return ROOT / body(stage)["cmd"].split()[1]
-
-
-def covered(path, deps):
-    name = path.relative_to(ROOT).as_posix()
-    return any(name == dep or name.startswith(f"{dep}/") for dep in deps)
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_cover_the_imports_of_the_stage_and_of_its_methods(stage):
-    deps = body(stage)["deps"]
-    needed = local_imports(script(stage))
-    for dep in deps:
-        templated = re.fullmatch(r"src/netpress/(\w+)/\$\{[\w.]+\}\.py", dep)
-        if templated:
-            family = FAMILIES[templated[1]]
-            for member in plugins.names(family):
-                needed |= local_imports(ROOT / "src/netpress" / family / f"{member}.py")
-    missing = sorted(path.relative_to(ROOT).as_posix() for path in needed if not covered(path, deps))
-    assert not missing
+    assert missing_deps(ROOT, body(stage)) == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_name_no_code_that_is_not_imported(stage):
     """An edit re-runs what it must and nothing else."""
-    imported = local_imports(script(stage)) | {script(stage)}
-    for dep in body(stage)["deps"]:
-        if not dep.startswith(("src/", "stages/")) or "$" in dep or dep == "src/netpress/sources":
-            continue
-        path = ROOT / dep
-        assert path.exists(), dep
-        used = path in imported or any(path in other.parents for other in imported)
-        by_plugins = dep == "src/netpress/models/_blocks.py"
-        assert used or by_plugins, f"{stage} depends on {dep} without need"
+    assert needless_deps(ROOT, body(stage)) == []
 
 
 @pytest.mark.parametrize("stage", [s for s in STAGES if s not in ("prepare", "aggregate")])
@@ -90,3 +61,11 @@ def test_nothing_prunes_by_an_alias():
     for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("*.yaml")]:
         text = re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
         assert not re.search(r"(^|[\s:])[&*]\w", text), path
+
+
+def test_no_stage_depends_on_the_record_of_environments():
+    """A hash must not depend on the host, nor may a folder that holds the record be a dependency."""
+    for stage in STAGES:
+        paths = [*body(stage)["deps"], *body(stage).get("outs", [])]
+        names = [path if isinstance(path, str) else next(iter(path)) for path in paths]
+        assert not {"metrics", "metrics/environments.json", "."} & set(names), stage

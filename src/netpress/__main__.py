@@ -7,9 +7,9 @@ import argparse
 import sys
 
 from netpress.base.script import guarded
-from netpress.cli import doctor, use
+from netpress.cli import doctor, use, verify
 
-COMMANDS = {"use": use, "doctor": doctor}
+COMMANDS = {"use": use, "doctor": doctor, "verify": verify}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -175,18 +175,23 @@ def collect(root: Path, items: Mapping[str, Any], final: Sequence[str] = ()) -> 
     return Study(tuple({row.id: row for row in rows}.values()))
 
 
-def remove_stale(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[Path]:
-    """Delete the metrics of variants that params.yaml no longer has; return them, relative to `root`."""
+def stale_metrics(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[Path]:
+    """Return the metrics, relative to `root`, of variants that params.yaml no longer has."""
     wanted = {metrics_file(root, name) for name in (*items, *(f"test/{model_id}" for model_id in final))}
-    stale = [
-        path
+    return [
+        path.relative_to(root)
         for stage in (*FAMILIES, "test")
         for path in sorted((root / "metrics" / stage).rglob("*.json"))
         if path not in wanted
     ]
+
+
+def remove_stale(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[Path]:
+    """Delete the metrics of variants that params.yaml no longer has; return them, relative to `root`."""
+    stale = stale_metrics(root, items, final)
     for path in stale:
-        path.unlink()
-    return [path.relative_to(root) for path in stale]
+        (root / path).unlink()
+    return stale
 
 
 def _require_lineage(study: Study, model: Model) -> None:

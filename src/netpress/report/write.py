@@ -1,10 +1,13 @@
 """Write every table and figure of the report."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from netpress.base.files import write_bytes, write_csv, write_json, write_text
-from netpress.report import comparisons, overview, pareto
+from netpress import environment
+from netpress.base.files import csv_text, write_bytes, write_json, write_text
+from netpress.report import comparisons, environments, overview, pareto
 from netpress.report.collect import Study
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
 from netpress.report.pareto import Point
@@ -19,21 +22,55 @@ least as accurate and as small, and better in one of the two; otherwise the most
 """
 
 
+SUMMARY = Path("metrics/summary.json")
+CURVES = Path("plots/prune")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every table of the report: the content of `SUMMARY`, and of the text files by their path below the root."""
+
+    summary: dict[str, dict[str, dict[str, float]]]
+    texts: dict[Path, str]
+    curves: Sequence[Curve]
+    points: Sequence[Point]
+
+
+def make_report(root: Path, study: Study) -> Report:
+    """Make the tables in memory; below `root` the record of environments alone is read."""
+    curves = drawn_curves(study)
+    points = pareto.points_of(study, [curve.model_id for curve in curves])
+    on_front = pareto.front(points)
+    note = environments.note(study, environment.load(root))
+    texts = {
+        Path("metrics/summary.md"): report_text(study, curves, on_front, note),
+        Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, on_front), overview.CSV_COLUMNS),
+    }
+    return Report(overview.summary(study), texts | _curve_texts(curves), curves, points)
+
+
 def write_report(root: Path, study: Study) -> list[Path]:
     """Write the tables and figures below `root`; return the files written, relative to it.
 
     Files of curves that no longer exist are removed from `plots/prune/`.
     """
-    curves = drawn_curves(study)
-    points = pareto.points_of(study, [curve.model_id for curve in curves])
-    on_front = pareto.front(points)
-    tables = _write_tables(root, study, curves, on_front)
-    rows = _write_curves(root, curves)
-    return [*tables, *rows, *_write_figures(root, study, curves, points)]
+    report = make_report(root, study)
+    write_json(root / SUMMARY, report.summary)
+    for path, text in report.texts.items():
+        write_text(root / path, text)
+    for stale in stale_curves(root, report):
+        (root / stale).unlink()
+    return [SUMMARY, *report.texts, *_write_figures(root, study, report.curves, report.points)]
 
 
-def report_text(study: Study, curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
-    """Return the Markdown report; sections without models are left out."""
+def stale_curves(root: Path, report: Report) -> list[Path]:
+    """Return the files of curves, relative to `root`, that the report does not have."""
+    found = [path.relative_to(root) for path in sorted((root / CURVES).glob("*.csv"))]
+    return [path for path in found if path not in report.texts]
+
+
+def report_text(study: Study, curves: Sequence[Curve], on_front: Sequence[Point], note: str = "") -> str:
+    """Return the Markdown report; sections without models are left out, and `note` stands below the introduction."""
     sections = [
         ("Distillation", comparisons.distillation_table(study)),
         ("Compact designs, trained afresh", comparisons.design_table(study)),
@@ -41,31 +78,16 @@ def report_text(study: Study, curves: Sequence[Curve], on_front: Sequence[Point]
         ("Pruning, round by round", comparisons.pruning_table(curves, on_front)),
         ("Quantization", comparisons.change_table(study, "quantize")),
     ]
-    texts = [INTRODUCTION, overview.overview(study, on_front)]
+    texts = [INTRODUCTION, *([note] if note else []), overview.overview(study, on_front)]
     texts += [f"## {title}\n\n{text}" for title, text in sections if text]
     return "\n".join(texts)
 
 
-def _write_tables(root: Path, study: Study, curves: Sequence[Curve], on_front: Sequence[Point]) -> list[Path]:
-    folder = Path("metrics")
-    json, markdown, csv = folder / "summary.json", folder / "summary.md", folder / "summary.csv"
-    write_json(root / json, overview.summary(study))
-    write_text(root / markdown, report_text(study, curves, on_front))
-    write_csv(root / csv, overview.csv_rows(study, on_front), overview.CSV_COLUMNS)
-    return [json, markdown, csv]
-
-
-def _write_curves(root: Path, curves: Sequence[Curve]) -> list[Path]:
-    columns, folder, together = columns_of(curves), Path("plots/prune"), Path("plots/pruning_curves.csv")
-    rows = [{"curve": curve.name} | row for curve in curves for row in curve_rows(curve, columns)]
-    write_csv(root / together, rows, ["curve", *columns])
-    written = [folder / f"{curve.name}.csv" for curve in curves]
-    for path, curve in zip(written, curves, strict=True):
-        write_csv(root / path, curve_rows(curve, columns), columns)
-    for stale in sorted((root / folder).glob("*.csv")):
-        if folder / stale.name not in written:
-            stale.unlink()
-    return [together, *written]
+def _curve_texts(curves: Sequence[Curve]) -> dict[Path, str]:
+    columns = columns_of(curves)
+    rows: list[dict[str, Any]] = [{"curve": c.name} | row for c in curves for row in curve_rows(c, columns)]
+    together = {Path("plots/pruning_curves.csv"): csv_text(rows, ["curve", *columns])}
+    return together | {CURVES / f"{c.name}.csv": csv_text(curve_rows(c, columns), columns) for c in curves}
 
 
 def _write_figures(root: Path, study: Study, curves: Sequence[Curve], points: Sequence[Point]) -> list[Path]:

@@ -1,0 +1,39 @@
+"""A note for tables whose models were made in more than one environment."""
+
+from collections import Counter
+
+from netpress.environment import Records
+from netpress.report.collect import Study
+
+HEADING = "**Made in more than one environment**"
+
+
+def note(study: Study, records: Records) -> str:
+    """Return a paragraph that says how many models were made where; nothing for one environment or none recorded.
+
+    Environments are named by the keys in which they differ. A model without a record, or whose record is of other
+    weights, counts as not recorded.
+    """
+    models = [model for model in study.models if "/round_" not in model.id]  # a round is made with its variant
+    counts = Counter(records.of(model.id, model.measured.weights_sha256) for model in models)
+    if len(counts) < 2:
+        return ""
+    found = {name: records.environments.get(name, {}) for name in counts if name is not None}
+    keys = sorted({key for environment in found.values() for key in environment})
+    differing = [key for key in keys if len({environment.get(key) for environment in found.values()}) > 1]
+    lines = [f"{HEADING} (`metrics/environments.json`), so that figures may differ for that reason too:"]
+    for name, environment in sorted(found.items(), key=lambda pair: (-counts[pair[0]], pair[0])):
+        words = ", ".join(f"`{key}: {environment.get(key, '-')}`" for key in differing)
+        lines.append(f"- {_models(counts[name])}: {words or 'in one environment'}")
+    if None in counts:
+        lines.append(f"- {_models(counts[None])}: not recorded")
+    return "\n".join(lines) + "\n"
+
+
+def without_note(text: str) -> str:
+    """Return a report without its note."""
+    return "\n\n".join(part for part in text.split("\n\n") if not part.startswith(HEADING))
+
+
+def _models(count: int) -> str:
+    return f"{count} model" if count == 1 else f"{count} models"

@@ -1,0 +1,33 @@
+"""What can be checked in seconds, in a clone with nothing pulled: that all that is written agrees."""
+
+from pathlib import Path
+
+from netpress.base.errors import NetpressError
+from netpress.graph import load_checked
+from netpress.verify import lock as locks
+from netpress.verify import quick_graph, quick_local, quick_results
+from netpress.verify.findings import Finding
+
+
+def examine(root: Path) -> list[Finding]:
+    """Return every finding about the project in `root`; nothing is run and nothing changed.
+
+    Raises:
+        NetpressError: DVC cannot say how things stand.
+    """
+    findings = quick_graph.code_findings(root)
+    try:
+        params = load_checked(root / "params.yaml")
+    except NetpressError as error:
+        return [*findings, Finding("error", "params.yaml", str(error), "mend it; the rest is checked after that")]
+    items, final = params.items(), params.final
+    try:
+        lock = locks.read_lock(root / locks.NAME)
+    except NetpressError as error:
+        return [*findings, Finding("error", locks.NAME, str(error), "mend it; the rest is checked after that")]
+    findings += quick_graph.lock_findings(root, lock)
+    findings += quick_results.table_findings(root, items, final)
+    findings += quick_results.orphans(root, items, final)
+    findings += quick_local.data_findings(root)
+    findings += quick_local.model_findings(root, items)
+    return findings

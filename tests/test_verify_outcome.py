@@ -1,0 +1,250 @@
+"""Verdicts on made-up locks and metrics, the time left, and environments compared."""
+
+import hashlib
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netpress.report.environments import HEADING
+from netpress.verify import plan
+from netpress.verify.lock import Entry
+from netpress.verify.outcome import (
+    TOLERANCE,
+    Output,
+    StageOutcome,
+    Verdict,
+    compare_metrics,
+    first_diverged,
+    judge,
+    worst,
+)
+from netpress.verify.surroundings import compare, result_of
+
+EXACT, CLOSE, DRIFTED = Verdict.BIT_EXACT, Verdict.WITHIN_TOLERANCE, Verdict.DRIFTED
+METRICS = {
+    "arch": "plain_cnn",
+    "method": None,
+    "parent": None,
+    "params": 17610,
+    "macs": 193_900,
+    "epochs": 8,
+    "n_seeds": 1,
+    "val_acc": 0.86,
+    "weights_sha256": "a" * 64,
+}
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest()
+
+
+def entry(**outs):
+    return Entry("cmd", {}, {}, {name.replace("__", "/"): value for name, value in outs.items()})
+
+
+def verdict_of(made, committed=METRICS, tolerance=TOLERANCE):
+    return compare_metrics(committed, made, tolerance)
+
+
+def test_equal_metrics_are_bit_exact():
+    assert verdict_of(dict(METRICS)) == (EXACT, "")
+
+
+def test_other_weights_of_equal_accuracy_are_within_tolerance():
+    verdict, detail = verdict_of(METRICS | {"weights_sha256": "b" * 64})
+    assert verdict == CLOSE
+    assert "same accuracy" in detail
+
+
+@pytest.mark.parametrize(("val_acc", "expected"), [(0.87, CLOSE), (0.85, CLOSE), (0.8705, DRIFTED), (0.84, DRIFTED)])
+def test_one_seed_is_judged_by_the_tolerance(val_acc, expected):
+    verdict, detail = verdict_of(METRICS | {"val_acc": val_acc})
+    assert verdict == expected
+    assert "tolerance for one seed" in detail
+    assert f"0.8600 became {val_acc:.4f}" in detail
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5))
+def test_the_verdict_is_the_distance_against_the_tolerance(was, now, tolerance):
+    verdict, _ = verdict_of(METRICS | {"val_acc": now, "x": 1}, METRICS | {"val_acc": was}, tolerance)
+    distance = abs(now - was)
+    if not math.isclose(distance, tolerance, abs_tol=1e-8):
+        assert (verdict == DRIFTED) == (distance > tolerance)
+
+
+@pytest.mark.parametrize(("val_acc", "expected"), [(0.8639, CLOSE), (0.8641, DRIFTED)])
+def test_several_seeds_are_judged_by_their_interval(val_acc, expected):
+    committed = METRICS | {"n_seeds": 3, "val_acc_std": 0.002}
+    verdict, detail = verdict_of(committed | {"val_acc": val_acc}, committed)
+    assert verdict == expected
+    assert "2 deviations of the seeds" in detail
+
+
+def test_test_accuracy_of_several_seeds_is_judged_by_its_own_deviation():
+    committed = {"n_images": 3000, "test_acc": 0.85, "test_acc_std": 0.001, "test_acc_by_seed": [0.849, 0.851]}
+    assert verdict_of(committed | {"test_acc": 0.8515}, committed)[0] == CLOSE
+    assert verdict_of(committed | {"test_acc": 0.8525}, committed)[0] == DRIFTED
+
+
+@pytest.mark.parametrize("key", ["arch", "method", "parent", "params", "macs", "epochs", "n_seeds"])
+def test_another_size_or_kind_has_drifted_whatever_the_accuracy(key):
+    verdict, detail = verdict_of(METRICS | {key: "other"})
+    assert verdict == DRIFTED
+    assert f"{key} {METRICS[key]} became other" in detail
+
+
+def test_every_round_of_a_curve_is_judged():
+    committed = METRICS | {
+        "rounds": [{"round": 0, "params": 9, "val_acc": 0.9}, {"round": 1, "params": 5, "val_acc": 0.8}]
+    }
+    made = json.loads(json.dumps(committed))
+    made["rounds"][1]["val_acc"] = 0.75
+    assert verdict_of(made, committed) == (
+        DRIFTED,
+        "round 1: val_acc 0.8000 became 0.7500, beyond +-0.0100 (tolerance for one seed)",
+    )
+    made["rounds"][1]["val_acc"] = 0.795
+    assert verdict_of(made, committed)[0] == CLOSE
+    made["rounds"].pop()
+    assert verdict_of(made, committed) == (DRIFTED, "2 rounds became 1")
+
+
+@pytest.mark.parametrize("made", [None, [], "x", 3, METRICS | {"val_acc": None}, METRICS | {"rounds": [1, 2]}])
+def test_what_is_no_metrics_file_has_not_the_same_figures(made):
+    verdict, _ = verdict_of(made)
+    assert verdict == (CLOSE if made == METRICS | {"rounds": [1, 2]} else DRIFTED)
+
+
+def outputs(expected, found, committed=None, made=None, models=EXACT):
+    committed, made = committed or {}, made or {}
+    return {o.path: o for o in judge(entry(**expected), entry(**found), committed.get, made.get, TOLERANCE, models)}
+
+
+def test_a_models_folder_goes_with_its_metrics():
+    old = json.dumps(METRICS).encode()
+    for val_acc, verdict in [(0.865, CLOSE), (0.5, DRIFTED)]:
+        new = json.dumps(METRICS | {"val_acc": val_acc}).encode()
+        found = outputs(
+            {"models__train__x": "1", "metrics__train__x.json": md5(old)},
+            {"models__train__x": "2", "metrics__train__x.json": md5(new)},
+            {"metrics/train/x.json": old},
+            {"metrics/train/x.json": new},
+        )
+        assert {o.verdict for o in found.values()} == {verdict}
+        assert "val_acc" in found["models/train/x"].detail
+
+
+def test_other_files_beside_equal_figures_are_within_tolerance():
+    data = json.dumps(METRICS).encode()
+    metrics = {"metrics/train/x.json": data}
+    expected = {"models__train__x": "1", "metrics__train__x.json": md5(data)}
+    found = outputs(expected, expected | {"models__train__x": "2"}, metrics, metrics)
+    assert found["models/train/x"].verdict == CLOSE
+    assert found["metrics/train/x.json"].verdict == EXACT
+
+
+def test_data_are_bit_exact_or_drifted():
+    found = outputs(
+        {"data__prepared": "1", "metrics__data.json": "2"}, {"data__prepared": "3", "metrics__data.json": "4"}
+    )
+    assert {o.verdict for o in found.values()} == {DRIFTED}
+
+
+def test_a_committed_metric_that_is_not_the_locks_has_drifted_although_the_run_gives_the_locks():
+    data = json.dumps(METRICS).encode()
+    edited = json.dumps(METRICS | {"val_acc": 0.861}).encode()
+    lock = {"metrics__train__x.json": md5(data)}
+    (output,) = outputs(lock, lock, {"metrics/train/x.json": edited}, {"metrics/train/x.json": data}).values()
+    assert output.verdict == DRIFTED
+    assert "is not the one in the committed dvc.lock" in output.detail
+
+
+def test_outputs_that_come_or_go_have_drifted():
+    found = outputs({"metrics__old.json": "1"}, {"metrics__new.json": "1"})
+    assert {(o.path, o.verdict) for o in found.values()} == {
+        ("metrics/old.json", DRIFTED),
+        ("metrics/new.json", DRIFTED),
+    }
+
+
+@pytest.mark.parametrize(("models", "expected"), [(EXACT, DRIFTED), (CLOSE, CLOSE), (DRIFTED, DRIFTED)])
+def test_tables_follow_the_models(models, expected):
+    found = outputs({"plots__accuracy_size.png": "1"}, {"plots__accuracy_size.png": "2"}, models=models)
+    assert found["plots/accuracy_size.png"].verdict == expected
+
+
+def test_a_note_on_environments_alone_is_within_tolerance():
+    plain = b"# All models\n\nWords.\n\n| a |\n"
+    noted = plain.replace(b"| a |", f"{HEADING} (x):\n- 1 model: y\n\n| a |".encode())
+    names = {"metrics/summary.md"}
+    for old, new, verdict in [(noted, plain, CLOSE), (noted, plain.replace(b"a", b"b"), DRIFTED)]:
+        lock, again = {"metrics__summary.md": md5(old)}, {"metrics__summary.md": md5(new)}
+        found = outputs(lock, again, dict.fromkeys(names, old), dict.fromkeys(names, new))
+        assert found["metrics/summary.md"].verdict == verdict
+
+
+def test_a_stage_is_as_good_as_its_worst_output_and_fails_with_its_error():
+    some = (Output("a", EXACT, "1", "1"), Output("b", CLOSE, "1", "2"))
+    assert StageOutcome("x", some).verdict == CLOSE
+    assert StageOutcome("x", (), error="error: no").verdict == DRIFTED
+    assert worst([]) == EXACT
+    good = StageOutcome("a", some[:1])
+    assert first_diverged([good]) is None
+    assert first_diverged([good, StageOutcome("b", some), StageOutcome("c", (), error="e")]).stage == "b"
+
+
+def test_exit_codes_tell_the_verdicts_apart():
+    assert [v.exit_code for v in (EXACT, CLOSE, DRIFTED)] == [0, 3, 1]
+    assert [v.words for v in Verdict] == ["bit-exact", "within tolerance", "drifted"]
+
+
+def test_eta_falls_as_stages_end_and_follows_their_speed():
+    eta = plan.Eta({"prepare": 0.0, "a": 1e12, "b": 2e12})
+    total = eta.seconds()
+    eta.observe("prepare", 3.0)
+    assert eta.seconds() == pytest.approx(total - plan.STAGE_SECONDS)
+    eta.observe("a", plan.STAGE_SECONDS + 10)  # 1e11 a second
+    assert eta.seconds() == pytest.approx(plan.STAGE_SECONDS + 20)
+    eta.drop("b")
+    assert eta.seconds() == 0
+
+
+def test_work_counts_rounds_seeds_and_images(tmp_path):
+    rounds = [{"epochs_total": 0, "macs": 100}, {"epochs_total": 2, "macs": 50}, {"epochs_total": 3, "macs": 20}]
+    for name, value in {
+        "data": {"train_images": 10},
+        "train/x": {"epochs": 4, "macs": 7, "n_seeds": 3},
+        "prune/main": {"epochs": 3, "macs": 20, "rounds": rounds},
+    }.items():
+        path = tmp_path / "metrics" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+    work = plan.training_work(tmp_path, ["prepare", "train@x", "prune", "train@gone"])
+    assert work == {"prepare": 0, "train@x": 10 * 4 * 7 * 3, "prune": 10 * (2 * 50 + 1 * 20), "train@gone": 0}
+
+
+def test_environments_are_compared_by_key_and_unrecorded_ones_named():
+    old, new = {"cpu": "A", "torch": "2"}, {"cpu": "B", "torch": "2", "OMP_NUM_THREADS": "1"}
+    found = compare(
+        {"train/x": old, "train/y": None, "train/z": old}, {"train/x": new, "train/y": new, "train/z": None}
+    )
+    assert found.differences == {"cpu": ("A", "B"), "OMP_NUM_THREADS": ("-", "1")}
+    assert found.unknown == ("train/y", "train/z")
+
+
+@pytest.mark.parametrize(
+    ("stage", "result"),
+    [
+        ("prepare", "data"),
+        ("train@x", "train/x"),
+        ("prune", "prune/main"),
+        ("test@prune/main/round_2", "prune/main"),
+        ("test@distill/kd", "distill/kd"),
+        ("aggregate", None),
+    ],
+)
+def test_stages_are_matched_with_recorded_results(stage, result):
+    assert result_of(stage) == result

@@ -1,0 +1,319 @@
+"""`verify --quick`, check by check: what is planted is found and named, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_samples import sample_params, write_metrics
+
+from netpress import artifacts, environment
+from netpress.artifacts import Spec
+from netpress.base import files
+from netpress.data import prepared
+from netpress.data.prepared import Manifest
+from netpress.report.collect import collect
+from netpress.report.write import write_report
+from netpress.verify import quick_graph, quick_local, quick_results
+from netpress.verify.imports import local_imports, missing_deps, needless_deps
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Metrics and tables that agree."""
+    params = sample_params()
+    write_metrics(tmp_path, params)
+    write_report(tmp_path, collect(tmp_path, params.items(), params.final))
+    return tmp_path, params.items(), params.final
+
+
+def places(findings):
+    return sorted((finding.severity, finding.where) for finding in findings)
+
+
+def test_tables_that_follow_give_no_finding(project):
+    assert quick_results.table_findings(*project) == []
+    assert quick_results.orphans(*project) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics/summary.md",
+        "metrics/summary.csv",
+        "metrics/summary.json",
+        "plots/pruning_curves.csv",
+        "plots/prune/main.csv",
+    ],
+)
+def test_a_digit_changed_in_a_table_is_found(project, name):
+    path = project[0] / name
+    text = path.read_text(encoding="utf-8")
+    digit = next(c for c in reversed(text) if c.isdigit())
+    path.write_text(text[::-1].replace(digit, str((int(digit) + 1) % 10), 1)[::-1], encoding="utf-8")
+    assert places(quick_results.table_findings(*project)) == [("error", name)]
+
+
+def test_a_metric_changed_is_found_in_every_table_that_shows_it(project):
+    path = project[0] / "metrics/train/large_cnn.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"val_acc": 0.9}))
+    found = [where for _, where in places(quick_results.table_findings(*project))]
+    assert found == ["metrics/summary.csv", "metrics/summary.json", "metrics/summary.md"]
+
+
+def test_damaged_metrics_are_one_finding_that_names_the_file(project):
+    (project[0] / "metrics/train/large_cnn.json").write_text("{")
+    assert places(quick_results.table_findings(*project)) == [("error", "metrics/train/large_cnn.json")]
+
+
+def test_missing_tables_are_found(project):
+    (project[0] / "metrics/summary.json").unlink()
+    assert places(quick_results.table_findings(*project)) == [("error", "metrics/summary.json")]
+
+
+def test_a_note_on_environments_that_is_due_is_missed(project):
+    environment.record(project[0], "train/large_cnn", _weights(project[0], "train/large_cnn"), {"cpu": "A"})
+    assert places(quick_results.table_findings(*project)) == [("error", "metrics/summary.md")]
+
+
+def test_files_of_models_that_params_lack_are_found(project):
+    root, items, final = project
+    for name in ["metrics/quantize/gone.json", "metrics/test/train/gone.json", "plots/prune/gone.csv"]:
+        files.write_text(root / name, "{}")
+    (root / "models/train/gone/seed_0").mkdir(parents=True)
+    (root / "models/train/large_cnn").mkdir()
+    for result in ("data", "train/large_cnn", "train/gone"):
+        environment.record(root, result, "1", {"cpu": "A"})
+    found = quick_results.orphans(root, items, final) + quick_results.table_findings(root, items, final)
+    assert places(found) == [
+        ("warning", "metrics/environments.json: train/gone"),
+        ("warning", "metrics/quantize/gone.json"),
+        ("warning", "metrics/test/train/gone.json"),
+        ("warning", "models/train/gone"),
+        ("warning", "plots/prune/gone.csv"),
+    ]
+    assert all(finding.remedy for finding in found)
+
+
+def _weights(root, model_id):
+    return json.loads((root / f"metrics/{model_id}.json").read_text())["weights_sha256"]
+
+
+@pytest.fixture
+def model(project):
+    """A folder of files, with the spec that names them, of the weights that the metrics name."""
+    root = project[0]
+    spec = Spec(
+        model_id="train/large_cnn",
+        seed=0,
+        arch="large_cnn",
+        options={},
+        edits=[],
+        method=None,
+        parent=None,
+        parent_sha256=None,
+        classes=["a", "b"],
+        in_channels=1,
+        height=28,
+        width=28,
+        mean=[0.0],
+        std=[1.0],
+        quantized=False,
+        params=1,
+        macs=1,
+        weight_bytes=4,
+        onnx_bytes=4,
+        sha256={},
+    )
+    folder = root / "models/train/large_cnn"
+    contents = {artifacts.WEIGHTS: b"\x01\x02\x03\x04", artifacts.ONNX: b"onnx", artifacts.HISTORY: b"epoch\n"}
+    saved = artifacts.save_model(folder / "seed_0", spec, contents)
+    artifacts.write_seeds(folder, [0])
+    path = root / "metrics/train/large_cnn.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": saved.weights_sha256}))
+    return root, {"train/large_cnn": project[1]["train/large_cnn"]}, folder
+
+
+def test_a_clone_without_models_or_data_has_nothing_to_hash(project):
+    assert quick_local.model_findings(project[0], project[1]) == []
+    assert quick_local.data_findings(project[0]) == []
+
+
+@pytest.mark.parametrize("name", [artifacts.WEIGHTS, artifacts.ONNX, artifacts.HISTORY])
+@pytest.mark.parametrize("fault", ["one bit", "cut off", "missing"])
+def test_one_weight_changed_is_found_by_its_hash(model, name, fault):
+    root, items, folder = model
+    assert quick_local.model_findings(root, items) == []
+    path = folder / "seed_0" / name
+    data = path.read_bytes()
+    if fault == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] if fault == "cut off" else bytes([data[0] ^ 1]) + data[1:])
+    (finding,) = quick_local.model_findings(root, items)
+    assert (finding.severity, finding.where) == ("error", "models/train/large_cnn")
+    assert f"models/train/large_cnn/seed_0/{name}" in finding.text
+    assert str(root) not in finding.text
+    assert "dvc repro" in finding.remedy
+
+
+def test_a_model_of_other_weights_than_the_metrics_is_found(model):
+    root, items, folder = model
+    spec = artifacts.read_spec(folder / "seed_0")
+    artifacts.save_model(folder / "seed_0", spec, {artifacts.WEIGHTS: b"other"})
+    (finding,) = quick_local.model_findings(root, items)
+    assert "metrics/train/large_cnn.json" in finding.text
+
+
+def test_prepared_arrays_are_hashed(tmp_path):
+    folder = tmp_path / quick_local.PREPARED
+    folder.mkdir(parents=True)
+    hashes = {}
+    for name in ("train_images.npy", "train_labels.npy"):
+        np.save(folder / name, np.zeros(4, np.uint8))
+        hashes[name] = files.sha256_file(folder / name)
+    manifest = Manifest(
+        source="x",
+        classes=["a", "b"],
+        channels=1,
+        resolution=1,
+        counts={"train": [2, 2]},
+        mean=[0.0],
+        std=[1.0],
+        sha256=hashes,
+        **dict.fromkeys(("duplicates", "conflicts", "overlaps", "dropped", "skipped"), 0),
+    )
+    files.write_json(folder / prepared.MANIFEST, manifest.model_dump())
+    assert quick_local.data_findings(tmp_path) == []
+    np.save(folder / "train_labels.npy", np.ones(4, np.uint8))
+    (finding,) = quick_local.data_findings(tmp_path)
+    assert "data/prepared/train_labels.npy" in finding.text
+    (folder / prepared.MANIFEST).write_text("{}")
+    (finding,) = quick_local.data_findings(tmp_path)
+    assert "manifest.json is damaged" in finding.text
+
+
+@pytest.fixture
+def code(tmp_path):
+    """The code of the project without what it makes."""
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    return tmp_path
+
+
+def test_deps_cover_the_code_of_every_stage(code):
+    assert quick_graph.code_findings(code) == []
+
+
+def test_an_import_inside_a_function_that_deps_lack_is_named(code):
+    script = code / "stages/prepare.py"
+    script.write_text(script.read_text() + "\n\ndef later():\n    import netpress.export\n")
+    (finding,) = quick_graph.code_findings(code)
+    assert finding.where == "dvc.yaml: prepare"
+    assert "imports src/netpress/export.py" in finding.text
+
+
+def test_an_import_of_one_method_counts_for_its_stage(code):
+    method = code / "src/netpress/distill/kd.py"
+    method.write_text(method.read_text() + "\nfrom netpress.channels import importance_of\n")
+    (finding,) = quick_graph.code_findings(code)
+    assert finding.where == "dvc.yaml: distill"
+    assert "src/netpress/channels.py" in finding.text
+
+
+def test_a_dependency_on_code_that_is_not_imported_is_named(code):
+    graph = code / "dvc.yaml"
+    text = graph.read_text()
+    graph.write_text(
+        text.replace("      - stages/aggregate.py\n", "      - stages/aggregate.py\n      - src/netpress/engine.py\n")
+    )
+    (finding,) = quick_graph.code_findings(code)
+    assert finding.where == "dvc.yaml: aggregate"
+    assert "deps name src/netpress/engine.py" in finding.text
+
+
+def test_code_that_is_not_python_is_a_finding(code):
+    (code / "src/netpress/channels.py").write_text("def (")
+    assert {f.where for f in quick_graph.code_findings(code)} == {"dvc.yaml: prune", "dvc.yaml: prune_sweep"}
+
+
+def test_imports_are_followed_through_packages_and_not_beyond(tmp_path):
+    package = tmp_path / "src/netpress"
+    for name, text in {
+        "__init__.py": '"""Words alone."""',
+        "a.py": "def f():\n    from netpress.sub import b\n",
+        "sub/__init__.py": "X = 1\n",
+        "sub/b.py": "import json, numpy\n",
+        "unused.py": "",
+    }.items():
+        files.write_text(package / name, text)
+    files.write_text(tmp_path / "stages/s.py", "import netpress.a as x\n")
+    found = local_imports(tmp_path / "stages/s.py", tmp_path / "src")
+    assert {path.relative_to(package).as_posix() for path in found} == {"a.py", "sub/__init__.py", "sub/b.py"}
+    stage = {"cmd": "python stages/s.py", "deps": ["stages/s.py", "src/netpress/a.py", "src/netpress/unused.py"]}
+    assert missing_deps(tmp_path, stage) == ["src/netpress/sub/__init__.py", "src/netpress/sub/b.py"]
+    assert needless_deps(tmp_path, stage) == ["src/netpress/unused.py"]
+
+
+def status_of(monkeypatch, root, status):
+    monkeypatch.setattr(quick_graph, "_status", lambda _: status)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, root / name)
+    lock = {name: quick_graph_entry(root) for name in quick_graph._expanded(root)}
+    return quick_graph.lock_findings(root, lock)
+
+
+def quick_graph_entry(root):
+    from netpress import config
+    from netpress.verify.lock import Entry
+
+    params = config.read(root / "params.yaml")
+    return Entry("cmd", {}, {"train.large_cnn": params["train"]["large_cnn"] | {"epochs": 99}}, {})
+
+
+def test_what_is_not_pulled_is_no_finding(monkeypatch, tmp_path):
+    status = {
+        "prepare": [{"changed outs": {"data/prepared": "not in cache"}}],
+        "train@large_cnn": [
+            {"changed deps": {"data/prepared": "deleted"}},
+            {"changed outs": {"models/train/large_cnn": "deleted"}},
+        ],
+    }
+    assert status_of(monkeypatch, tmp_path, status) == []
+
+
+def test_dvcs_words_become_findings_with_file_key_and_stages(monkeypatch, tmp_path):
+    status = {
+        "train@large_cnn": [
+            {"changed deps": {"stages/train.py": "modified", "params.yaml": {"train.large_cnn": "modified"}}},
+            {"changed outs": {"models/train/large_cnn": "modified", "metrics/train/large_cnn.json": "deleted"}},
+            "changed command",
+        ],
+        "train@plain_cnn": [{"changed deps": {"stages/train.py": "modified", "src/netpress/engine.py": "deleted"}}],
+        "aggregate": [{"changed command": "changed command"}],
+    }
+    found = {f"{f.where}: {f.text}" for f in status_of(monkeypatch, tmp_path, status)}
+    assert found == {
+        "stages/train.py: changed since train@large_cnn, train@plain_cnn ran",
+        "params.yaml: train.large_cnn.epochs changed from 99 to 14 since train@large_cnn ran",
+        "src/netpress/engine.py: was deleted since train@plain_cnn ran",
+        "dvc.yaml: the command changed since aggregate ran",
+        "models/train/large_cnn: is not what train@large_cnn made",
+        "metrics/train/large_cnn.json: is missing, unlike what train@large_cnn made",
+    }
+
+
+def test_stages_that_never_ran_and_entries_of_none_are_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(quick_graph, "_status", lambda _: {})
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    lock = {name: quick_graph_entry(tmp_path) for name in quick_graph._expanded(tmp_path)}
+    lock["train@gone"] = lock.pop("train@large_cnn")
+    assert places(quick_graph.lock_findings(tmp_path, lock)) == [
+        ("error", "dvc.lock: train@large_cnn"),
+        ("warning", "dvc.lock: train@gone"),
+    ]
