@@ -27,8 +27,9 @@ lint: setup ## check style, formatting and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: setup ## measure the speed of the pipeline on this machine
+bench: setup ## measure speed, the cost of checkpoints, and memory on this machine
 	@$(RUN) python benchmarks/bench.py $(ARGS)
+	@$(RUN) python benchmarks/memory.py
 
 gate: setup ## check that the committed dvc.lock follows from the committed code and params
 	@scripts/check_lock.sh

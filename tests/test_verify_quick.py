@@ -59,9 +59,15 @@ def test_a_digit_changed_in_a_table_is_found(project, name):
 
 def test_a_metric_changed_is_found_in_every_table_that_shows_it(project):
     path = project[0] / "metrics/train/large_cnn.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"val_acc": 0.9}))
+    files.write_sealed(path, files.read_sealed(path, "") | {"val_acc": 0.9})
     found = [where for _, where in places(quick_results.table_findings(*project))]
     assert found == ["metrics/summary.csv", "metrics/summary.json", "metrics/summary.md"]
+
+
+def test_a_metric_edited_by_hand_is_one_finding_that_names_the_file(project):
+    path = project[0] / "metrics/train/large_cnn.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"val_acc": 0.9}))
+    assert places(quick_results.table_findings(*project)) == [("error", "metrics/train/large_cnn.json")]
 
 
 def test_damaged_metrics_are_one_finding_that_names_the_file(project):
@@ -184,16 +190,17 @@ def test_prepared_arrays_are_hashed(tmp_path):
         mean=[0.0],
         std=[1.0],
         sha256=hashes,
-        **dict.fromkeys(("duplicates", "conflicts", "overlaps", "dropped", "skipped"), 0),
+        notes=[],
+        **dict.fromkeys(("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped"), 0),
     )
-    files.write_json(folder / prepared.MANIFEST, manifest.model_dump())
+    files.write_sealed(folder / prepared.MANIFEST, manifest.model_dump())
     assert quick_local.data_findings(tmp_path) == []
     np.save(folder / "train_labels.npy", np.ones(4, np.uint8))
     (finding,) = quick_local.data_findings(tmp_path)
     assert "data/prepared/train_labels.npy" in finding.text
     (folder / prepared.MANIFEST).write_text("{}")
     (finding,) = quick_local.data_findings(tmp_path)
-    assert "manifest.json is damaged" in finding.text
+    assert "manifest.json is not what was written" in finding.text
 
 
 @pytest.fixture

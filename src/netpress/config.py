@@ -30,7 +30,9 @@ class Data(Strict):
     """Where the images come from and how they are split."""
 
     source: str = Field(description="a file of src/netpress/sources, such as fashion-mnist or imagefolder")
-    root: str = Field(min_length=1, max_length=1024, description="folder of the source; data/none: download it")
+    root: str = Field(
+        min_length=1, max_length=1024, description="folder or archive of the source; data/none: download it"
+    )
     resolution: int = Field(ge=16, le=512, description="pixels, both sides")
     val_share: float = Field(gt=0, lt=1, description="share of the training images, where the source has no validation")
     test_share: Share = Field(description="share of the images, where the source has no test split; 0 for none")
