@@ -13,7 +13,7 @@ def test(root: Path, model_id: str) -> None:
     from netpress import config
     from netpress.final import measure_on_test
 
-    measure_on_test(root, model_id, config.for_shared(root / "params.yaml"))
+    measure_on_test(root, model_id, config.for_final(root / "params.yaml", model_id))
 
 
 if __name__ == "__main__":

@@ -27,21 +27,15 @@ def write_model(folder):
     artifacts.write_seeds(folder, [0])
 
 
-def read_model(folder):
-    loaded = artifacts.load(folder)
-    for name in (ONNX, HISTORY):
-        artifacts.read_file(loaded.folder, loaded.spec, name)
-
-
 def write_data(folder):
     root = make_project(folder / "project")
     prepare(root, config.for_data(root / "params.yaml"), folder / "prepared")
 
 
 def read_data(folder):
-    load_manifest(folder / "prepared")
+    manifest = load_manifest(folder / "prepared")
     for name in ("train", "val", "test"):
-        load_split(folder / "prepared", name)
+        load_split(folder / "prepared", name, manifest)
 
 
 #: Kind -> (write everything into a folder, files of the kind, read everything).
@@ -49,7 +43,7 @@ KINDS = {
     "model": (
         write_model,
         [f"seed_0/{WEIGHTS}", f"seed_0/{ONNX}", f"seed_0/{HISTORY}", f"seed_0/{SPEC}", SEEDS],
-        read_model,
+        artifacts.load_model,
     ),
     "data": (
         write_data,
@@ -178,7 +172,7 @@ def test_a_damaged_checkpoint_is_left_aside(tmp_path, monkeypatch, capsys, name,
     assert told.endswith("training starts anew\n")
 
 
-@pytest.mark.parametrize("name", ["files/model", "steps/part.json"])
+@pytest.mark.parametrize("name", ["models/model", "steps/part.json"])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_damaged_step_is_made_anew(tmp_path_factory, capsys, name, place, bit):
@@ -188,15 +182,15 @@ def test_a_damaged_step_is_made_anew(tmp_path_factory, capsys, name, place, bit)
 
     def make():
         calls.append(1)
-        files.write_text(work.files / "model", "weights")
+        files.write_text(work.models / "model", "weights")
         return {"val_acc": 0.5}
 
     for _ in range(2):
-        assert work.once("part", work.files, make) == {"val_acc": 0.5}
+        assert work.once("part", work.models, make) == {"val_acc": 0.5}
     assert len(calls) == 1
     damaged = bytearray((folder / name).read_bytes())
     damaged[int(place * len(damaged))] ^= 1 << bit
     (folder / name).write_bytes(damaged)
-    assert work.once("part", work.files, make) == {"val_acc": 0.5}
+    assert work.once("part", work.models, make) == {"val_acc": 0.5}
     assert len(calls) == 2
-    assert (folder / "files/model").read_text() == "weights"
+    assert (folder / "models/model").read_text() == "weights"

@@ -62,7 +62,7 @@ def test_the_child_refuses_it(server, trained, tmp_path, damage):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("other", ["params", "code", "data"])
+@pytest.mark.parametrize("other", ["params", "code", "data", "environment"])
 def test_a_checkpoint_of_something_else_is_never_mixed_in(server, trained, tmp_path, other):
     """Killed in mid training, changed, run again: the result is that of a run which knew nothing of the first."""
     project = shutil.copytree(trained, tmp_path / "project", symlinks=True)
@@ -74,6 +74,9 @@ def test_a_checkpoint_of_something_else_is_never_mixed_in(server, trained, tmp_p
     elif other == "code":
         with (project / "stages/train.py").open("a") as stream:
             stream.write("# edited\n")
+    elif other == "environment":
+        path = project / "params.yaml"
+        path.write_text(path.read_text().replace("threads: 2\n", "threads: 1\n"))
     else:
         images = project / "data/own/train-images-idx3-ubyte"
         content = bytearray(images.read_bytes())

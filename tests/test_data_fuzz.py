@@ -226,7 +226,7 @@ def run_prepare(seed, project, make, source):
     else:
         for name in ("train", "val", "test"):
             if manifest.has_split(name):
-                assert len(load_split(project / "out", name)) == sum(manifest.counts[name])
+                assert len(load_split(project / "out", name, manifest)) == sum(manifest.counts[name])
         assert "train_images.npy" in json.loads((project / "out" / "manifest.json").read_bytes())["sha256"]
         accepted = True
     assert {p.name for p in project.iterdir()} == before | {"out"}, "something was left behind"

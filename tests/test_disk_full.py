@@ -20,8 +20,39 @@ def change(project):
         YAML(typ="safe").dump(params, stream)
 
 
-def test_files_that_cannot_grow(tmp_path):
+@pytest.fixture(scope="module")
+def server():
     server = Server()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("place", ["fit_1.safetensors", "model.onnx", "seed.json", "seeds.json", "teacher.json"])
+def test_no_space_wherever_a_file_is_written(server, tmp_path, place):
+    project = make_project(tmp_path / "project")
+    for stage, args in STAGES[:2]:
+        server.finish(project, stage, *args)
+    before = results(project)
+    change(project)
+    patch = (
+        "import errno, os, netpress.base.files as f; sync = os.fsync\n"
+        "def full(handle):\n"
+        f"    if os.readlink(f'/proc/self/fd/{{handle}}').endswith('.{place}.aside'):\n"
+        "        raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    sync(handle)\n"
+        "os.fsync = full"
+    )
+    failed = server.run(project, "train", "teacher", patch=patch)
+    assert failed["code"] == 1
+    assert f"{place}: No space left on device; free some space and run again" in failed["output"]
+    assert "Traceback" not in failed["output"]
+    if place != "teacher.json":  # the metrics come last: the models are whole and in place by then
+        assert results(project) == before
+    server.finish(project, "train", "teacher")
+    assert results(project).keys() == before.keys()
+
+
+def test_files_that_cannot_grow(server, tmp_path):
     project = make_project(tmp_path / "project")
     for stage, args in STAGES[:2]:
         server.finish(project, stage, *args)
@@ -41,7 +72,6 @@ def test_files_that_cannot_grow(tmp_path):
         after["models/train/teacher/seed_0/model.safetensors"]
         != before["models/train/teacher/seed_0/model.safetensors"]
     )
-    server.close()
 
 
 @pytest.fixture

@@ -25,14 +25,14 @@ def server():
             "train",
             "teacher",
             "import netpress.engine as e; f = e.evaluate\n"
-            "e.evaluate = lambda n, s: (next(n.buffers()).fill_(float('inf')), f(n, s))[1]",
-            "train/teacher seed 0: 0.0.1.running_mean became NaN or infinite in epoch 1; nothing was written.",
+            "e.evaluate = lambda n, *a: (next(n.buffers()).fill_(float('inf')), f(n, *a))[1]",
+            "train/teacher seed 0 after epoch 1: the loss on 120 images became nan; nothing was written. Usual causes",
         ),
         (
             "quantize",
             "int8",
             "import netpress.quantization as q; from netpress.measure import Quality\n"
-            "q.evaluate = lambda n, s: Quality(0.1, float('nan'))",
+            "q.evaluate = lambda *a: Quality(0.1, float('nan'))",
             "quantize/int8 seed 0: val_loss is nan; nothing was written. Usual causes",
         ),
     ],
@@ -51,3 +51,18 @@ def test_it_never_appears_as_a_result(server, tmp_path, stage, variant, patch, m
     assert results(project) == before
     server.finish(project, stage, variant)  # nothing of it is left to go on from
     assert results(project).keys() > before.keys()
+
+
+def test_a_network_of_nan_has_no_test_accuracy(server, tmp_path):
+    project = make_project(tmp_path / "project", train={"teacher": SECTIONS["train"]["teacher"] | {"epochs": 1}})
+    for name, args in STAGES[:3]:
+        server.finish(project, name, *args)
+    before = results(project)
+    patch = (
+        "import netpress.final as f; e = f.evaluate\n"
+        "f.evaluate = lambda n, *a: (next(n.parameters()).data.fill_(float('nan')), e(n, *a))[1]"
+    )
+    failed = server.run(project, "test", "distill/kd", patch=patch)
+    assert failed["code"] == 1
+    assert "test of distill/kd seed 0: the loss on 100 images became nan; nothing was written" in failed["output"]
+    assert results(project) == before

@@ -8,8 +8,9 @@ from conftest import RECIPE, RUNTIME, striped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpress.base.errors import TrainingError
-from netpress.engine import Schedule, fit, layer_seed, learning_rate, make_optimizer
+from netpress import checkpoint
+from netpress.base.errors import ConfigError, TrainingError
+from netpress.engine import Schedule, cross_entropy, fit, layer_seed, learning_rate, make_optimizer
 from netpress.measure import evaluate
 from netpress.models import build_model
 
@@ -161,3 +162,52 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing(schedule, w
     assert all(a >= b - 1e-12 for a, b in pairwise(rates[peak:]))
     if total > 50:
         assert rates[-1] < 0.2 * recipe.lr
+
+
+def test_a_batch_of_a_single_image_is_refused_before_training():
+    recipe = RECIPE.model_copy(update={"batch_size": 2})
+    with pytest.raises(ConfigError, match="test: a batch_size of 2 cuts 95 training images into batches of which one"):
+        fit(small_network(), striped(95), striped(48, seed=1), Schedule(recipe, 1, 0), RUNTIME, "test")
+
+
+def test_a_finished_checkpoint_gives_the_network_in_eval_mode(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    first = run(small_network(), checkpoint=checkpoint.Checkpoint(tmp_path / "fit"))
+    network = small_network(seed=5)
+    network.train()
+    assert run(network, checkpoint=checkpoint.Checkpoint(tmp_path / "fit")) == first
+    assert not network.training
+
+
+def test_checkpoints_are_few_where_epochs_are_short(tmp_path):
+    """Their share of the time is bounded, so a run of a second leaves none."""
+    run(small_network(), checkpoint=checkpoint.Checkpoint(tmp_path / "fit"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_going_on_from_every_epoch_gives_the_same_bits(tmp_path, monkeypatch, optimizer, momentum):
+    class KilledError(Exception):
+        pass
+
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "momentum": momentum, "lr": 0.01})
+    whole = small_network()
+    history = run(whole, recipe, epochs=4)
+    calls = []
+
+    def objective(images, logits, targets):
+        calls.append(1)
+        if len(calls) in (4, 8, 13):
+            raise KilledError
+        return cross_entropy(images, logits, targets)
+
+    for _ in range(3):
+        with pytest.raises(KilledError):
+            run(small_network(), recipe, 4, objective=objective, checkpoint=checkpoint.Checkpoint(tmp_path / "fit"))
+    network = small_network()
+    assert run(network, recipe, epochs=4, checkpoint=checkpoint.Checkpoint(tmp_path / "fit")) == history
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), whole.state_dict().values(), strict=True)
+    )

@@ -42,6 +42,16 @@ def project(whole, tmp_path):
     return shutil.copytree(whole[0], tmp_path / "project")
 
 
+@pytest.mark.parametrize("moment", ["moving old", "moving teacher", "half teacher.json", "half environments.json"])
+def test_killed_while_a_new_model_takes_the_place_of_an_old_one(server, whole, project, moment):
+    shutil.rmtree(project / ".netpress/runs")
+    (project / "models/train/teacher/seed_0/model.safetensors").write_bytes(b"old")
+    killed = server.run(project, "train", "teacher", kill_at=moment)
+    assert killed["moments"][-1] == moment
+    server.finish(project, "train", "teacher")
+    assert results(project) == whole[1]
+
+
 def kill_and_finish(server, project, stage, **when):
     """Kill the stage once, run it again, and return what both runs printed."""
     variant, model_id = TRAINING[stage]

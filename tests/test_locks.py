@@ -12,7 +12,7 @@ import time
 import pytest
 from little import Server, environment, make_project, results, run, start
 
-SLOW = "import time, netpress.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(0.5), f(*a))[1]"
+SLOW = "import time, netpress.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(2), f(*a))[1]"
 DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 60}
 
 
@@ -53,7 +53,10 @@ def test_stages_of_other_variants_do_not_wait(servers, tmp_path):
     first.finish(project, "prepare")
     work = threading.Thread(target=first.run, args=(project, "train", "teacher"), kwargs={"patch": SLOW})
     work.start()
+    while not (project / ".netpress/runs/train/teacher/seed_0/steps/fit.json").exists():
+        time.sleep(0.05)
     assert "at work on it" not in second.finish(project, "lowrank", "depthwise")
+    assert work.is_alive()
     work.join()
     assert (project / "models/train/teacher/seeds.json").exists()
 

@@ -35,7 +35,7 @@ def test_arrays_are_plain_and_of_the_documented_shape(prepared):
         assert labels.dtype == np.int64
         assert np.bincount(labels).tolist() == manifest.counts[name] == [count // 10] * 10
     assert load_manifest(out) == manifest
-    assert np.array_equal(load_split(out, "val").images, np.load(out / "val_images.npy"))
+    assert np.array_equal(load_split(out, "val", load_manifest(out)).images, np.load(out / "val_images.npy"))
 
 
 def test_statistics_are_those_of_the_training_images(prepared):
@@ -119,7 +119,7 @@ def test_a_source_without_test_pictures_has_no_test_split(own):
     assert not manifest.has_split("test")
     assert not (out / "test_images.npy").exists()
     with pytest.raises(ArtifactError, match="has no test split"):
-        load_split(out, "test")
+        load_split(out, "test", manifest)
 
 
 def test_errors_leave_no_half_written_data(own):
@@ -143,16 +143,16 @@ def test_what_is_missing_is_named(tmp_path):
 
 def test_damage_is_found(own):
     out = own / "out"
-    prepare(own, settings("imagefolder", root="mine"), out)
+    manifest = prepare(own, settings("imagefolder", root="mine"), out)
     path = out / "train_images.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="sha256 differs"):
-        load_split(out, "train")
+    with pytest.raises(ArtifactError, match="its sha256 differs"):
+        load_split(out, "train", manifest)
     path.unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
-        load_split(out, "train")
+        load_split(out, "train", manifest)
     raw = files.read_sealed(out / "manifest.json", "")
     del raw["classes"]
     files.write_sealed(out / "manifest.json", raw)

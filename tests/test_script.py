@@ -33,8 +33,13 @@ def test_exit_codes_and_messages(capsys):
 def test_a_full_disk_and_a_full_gpu_are_no_bugs(capsys):
     assert guarded(raising(OSError(28, "No space left on device", "x.npy"))) == 1
     assert "No space left on device: 'x.npy'; mend it" in capsys.readouterr().err
-    assert guarded(raising(torch.OutOfMemoryError())) == 1
-    assert "lower batch_size" in capsys.readouterr().err
+    for lack in (
+        torch.OutOfMemoryError(),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ):
+        assert guarded(raising(lack)) == 1
+        assert "error: out of memory; lower batch_size" in capsys.readouterr().err
     with pytest.raises(RuntimeError):
         guarded(raising(RuntimeError("a bug")))
 
@@ -70,6 +75,14 @@ def test_a_stage_outside_a_project_says_so(tmp_path):
     done = stage("train.py", "x", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no dvc.yaml in")
+
+
+def test_the_test_split_is_opened_for_models_of_final_alone():
+    for name in ("distill/kd_strnog", "train/large_cnn"):
+        done = stage("test.py", name)
+        assert done.returncode == 1
+        assert f"final: no model '{name}'" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_stage_of_an_unknown_variant_says_so_from_any_folder():

@@ -38,7 +38,16 @@ def test_the_end_comes_at_once_with_one_line(project, after, number):
     assert results(project) == before
 
 
-def test_help_and_a_wrong_variant_answer_without_loading_torch(project):
+def test_it_ends_also_when_nobody_reads_what_it_says(project):
+    """As in `... 2>&1 | tee log`, where Ctrl-C ends tee first."""
+    stage = start(project, "python", "stages/train.py", "teacher")
+    assert "on cpu" in stage.stdout.readline()
+    stage.stdout.close()
+    os.kill(stage.pid, signal.SIGINT)
+    assert stage.wait(timeout=30) == 128 + signal.SIGINT
+
+
+def test_help_answers_without_loading_torch(project):
     done = run(project, "python", "-X", "importtime", "stages/train.py", "--help")
     assert done.returncode == 0
     assert "a key of the section train" in done.stdout

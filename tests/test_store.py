@@ -11,18 +11,19 @@ def calls():
     return []
 
 
-def finished(root, calls, print_of="p1", content="weights", seed=0):
+def finished(root, calls, fingerprint="p1", content="weights", seed=0):
     def make(work):
         calls.append(seed)
-        files.write_text(work.files / f"seed_{seed}/model", content)
+        files.write_text(work.models / f"seed_{seed}/model", content)
         return {"val_acc": 0.5, "content": content}
 
-    return store.finished_seed(root, "train/x", seed, print_of, make, root / "models/train/x")
+    return store.finished_seed(root, "train/x", seed, fingerprint, make, root / "models/train/x")
 
 
 def test_a_finished_seed_is_not_made_again(tmp_path, calls, capsys):
     first = finished(tmp_path, calls)
     (tmp_path / "models/train/x/seed_0/model").unlink()
+    assert capsys.readouterr().out == ""
     assert finished(tmp_path, calls) == first
     assert calls == [0]
     assert (tmp_path / "models/train/x/seed_0/model").read_text() == "weights"
@@ -48,15 +49,15 @@ def test_another_seed_is_made_beside_it(tmp_path, calls):
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "add", "record", "garbage", "fingerprint"])
-def test_what_was_damaged_is_made_again(tmp_path, calls, damage):
+def test_what_was_damaged_is_made_again(tmp_path, calls, capsys, damage):
     finished(tmp_path, calls)
     kept = tmp_path / store.STORE / "train/x/seed_0"
     if damage == "change":
-        (kept / "files/seed_0/model").write_text("weighty")
+        (kept / "models/seed_0/model").write_text("weighty")
     elif damage == "remove":
-        (kept / "files/seed_0/model").unlink()
+        (kept / "models/seed_0/model").unlink()
     elif damage == "add":
-        (kept / "files/seed_0/more").write_text("more")
+        (kept / "models/seed_0/more").write_text("more")
     elif damage == "record":
         (kept / "steps/seed.json").write_text("{")
     elif damage == "garbage":
@@ -65,11 +66,12 @@ def test_what_was_damaged_is_made_again(tmp_path, calls, damage):
         (kept / "fingerprint.json").write_text("{}")
     finished(tmp_path, calls)
     assert calls == [0, 0]
+    assert "finished before" not in capsys.readouterr().out
 
 
 def test_an_interrupted_seed_is_not_taken_for_finished(tmp_path, calls):
     def interrupted(work):
-        files.write_text(work.files / "seed_0/model", "half")
+        files.write_text(work.models / "seed_0/model", "half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -82,9 +84,9 @@ def test_steps_and_checkpoints_go_when_the_seed_is_finished(tmp_path):
     kept = tmp_path / store.STORE / "train/x/seed_0"
 
     def make(work):
-        (work.files / ".model.aside").write_text("a killed process left this")
+        (work.models / ".model.aside").write_text("a killed process left this")
         files.write_text(work.steps / "fit.json", "{}")
-        return work.once("round_1", work.files / "round_1", lambda: {"val_acc": 0.5})
+        return work.once("round_1", work.models / "round_1", lambda: {"val_acc": 0.5})
 
     store.finished_seed(tmp_path, "train/x", 0, "p1", make, tmp_path / "out")
     assert [path.name for path in (kept / "steps").iterdir()] == ["seed.json"]
@@ -94,7 +96,7 @@ def test_strays_of_a_killed_run_are_removed_at_the_start(tmp_path):
     kept = tmp_path / store.STORE / "train/x/seed_0"
 
     def killed(work):
-        (work.files / ".model.aside").write_text("half a model")
+        (work.models / ".model.aside").write_text("half a model")
         raise KeyboardInterrupt
 
     def make(work):
@@ -106,7 +108,14 @@ def test_strays_of_a_killed_run_are_removed_at_the_start(tmp_path):
     store.finished_seed(tmp_path, "train/x", 0, "p1", make, tmp_path / "out")
 
 
-def test_the_fingerprint_depends_on_facts_and_on_the_code_that_is_used(tmp_path, monkeypatch):
+def test_a_seed_that_was_killed_at_its_very_start_is_made_without_a_word(tmp_path, calls, capsys):
+    (tmp_path / store.STORE / "train/x/seed_0").mkdir(parents=True)
+    finished(tmp_path, calls)
+    assert calls == [0]
+    assert capsys.readouterr().out == ""
+
+
+def test_code_is_that_of_the_stage_and_of_the_plugins_that_a_variant_uses(tmp_path, monkeypatch):
     package = tmp_path / "netpress"
     for name in ("store.py", "engine.py", "cli/use.py", "distill/kd.py", "distill/other.py", "models/_blocks.py"):
         files.write_text(package / name, "")
@@ -114,12 +123,11 @@ def test_the_fingerprint_depends_on_facts_and_on_the_code_that_is_used(tmp_path,
     script = tmp_path / "distill.py"
     script.write_text("")
 
-    def now(facts=None):
-        return store.fingerprint(facts or {"seed": 0}, script, {"distill/kd.py"})
+    def now():
+        return store.of_members(store.code_hashes(script), {"distill/kd.py"})
 
     base = now()
-    assert base == now()
-    assert base != now({"seed": 1})
+    assert base.keys() == {"stages/distill.py", "store.py", "engine.py", "distill/kd.py", "models/_blocks.py"}
     for unrelated in ("cli/use.py", "distill/other.py"):
         files.write_text(package / unrelated, "# edited")
         assert base == now()

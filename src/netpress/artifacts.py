@@ -8,9 +8,10 @@ own sha256. So every flipped bit is found when the file is read. There is no pic
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import StringConstraints
 from torch import Tensor, nn
 
 from netpress.base import files
@@ -20,6 +21,10 @@ from netpress.base.schema import Strict, parse
 from netpress.models import Edit, rebuild
 
 SPEC, WEIGHTS, ONNX, HISTORY, SEEDS = "spec.json", "model.safetensors", "model.onnx", "history.csv", "seeds.json"
+
+
+#: A file of the model's folder and of no other.
+FileName = Annotated[str, StringConstraints(pattern=r"^[a-z]+\.[a-z]+$")]
 
 
 class Spec(Strict):
@@ -44,7 +49,7 @@ class Spec(Strict):
     macs: int
     weight_bytes: int
     onnx_bytes: int
-    sha256: dict[str, str]
+    sha256: dict[FileName, str]
 
     @property
     def weights_sha256(self) -> str:
@@ -102,7 +107,7 @@ def read_file(folder: Path, spec: Spec, name: str) -> bytes:
     Raises:
         ArtifactError: the file is missing, or is not the one that was written.
     """
-    return _read_checked(folder / name, spec.sha256.get(name, ""), _remedy(folder))
+    return files.read_checked(folder / name, spec.sha256.get(name, ""), _remedy(folder))
 
 
 def load_model(folder: Path | str) -> tuple[nn.Module, Spec]:
@@ -126,33 +131,35 @@ def load(folder: Path) -> Loaded:
     """Load a model together with the folder where it was found; see `load_model`."""
     folder = seed_folder(folder, None)
     spec = read_spec(folder)
+    contents = {name: read_file(folder, spec, name) for name in spec.sha256}
     if spec.quantized:
         from netpress.export import OnnxModule
 
-        return Loaded(OnnxModule(read_file(folder, spec, ONNX), torch.get_num_threads()).eval(), spec, folder)
-    weights = read_tensors(folder / WEIGHTS, spec.sha256.get(WEIGHTS, ""), _remedy(folder))
+        return Loaded(OnnxModule(contents[ONNX], torch.get_num_threads()).eval(), spec, folder)
     try:
+        weights = tensors_from_bytes(contents[WEIGHTS], folder / WEIGHTS)
         network = rebuild(spec.arch, len(spec.classes), spec.in_channels, spec.options, spec.edits, weights)
+    except KeyError:
+        raise ArtifactError(f"{folder / SPEC} names no {WEIGHTS}; {_remedy(folder)}") from None
     except (ArtifactError, ConfigError) as error:
         raise ArtifactError(f"{folder}: {error}; {_remedy(folder)}") from None
     return Loaded(network, spec, folder)
 
 
-def read_tensors(path: Path, sha256: str, remedy: str) -> dict[str, Tensor]:
-    """Read a safetensors file with this hash.
+def tensors_from_bytes(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Read the content of the safetensors file `path`.
 
     Raises:
-        ArtifactError: it is missing, another file, or no safetensors file; names `remedy`.
+        ArtifactError: it is none.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
-    data = _read_checked(path, sha256, remedy)
     try:
         # Cloned, since where bytes of a file come to lie in memory can decide how kernels round.
         return {name: tensor.clone() for name, tensor in load_tensors(data).items()}
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path} is not a safetensors file ({error}); {remedy}") from None
+        raise ArtifactError(f"{path} is not a safetensors file ({error})") from None
 
 
 def seed_folder(folder: Path, seed: int | None) -> Path:
@@ -178,16 +185,6 @@ def write_seeds(folder: Path, seeds: list[int]) -> None:
 def write_metrics(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
     """Write the validation metrics of a model."""
     files.write_sealed(metrics_file(root, model_id), metrics)
-
-
-def _read_checked(path: Path, sha256: str, remedy: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
-    if files.sha256_bytes(data) != sha256:
-        raise ArtifactError(f"{path} is not what was written (its sha256 differs from the one recorded); {remedy}")
-    return data
 
 
 def _remedy(folder: Path) -> str:

@@ -42,7 +42,9 @@ class Checkpoint:
             return []
         try:
             record = files.read_sealed(record_file, REMEDY)
-            tensors = artifacts.read_tensors(record_file.with_name(record["file"]), record["sha256"], REMEDY)
+            tensor_file = record_file.with_name(record["file"])
+            data = files.read_checked(tensor_file, record["sha256"], REMEDY)
+            tensors = artifacts.tensors_from_bytes(data, tensor_file)
         except ArtifactError as error:
             print(error, file=sys.stderr)
             return []

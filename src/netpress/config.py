@@ -234,6 +234,17 @@ def for_shared(path: Path) -> Shared:
         return document.part(Shared, Shared.model_fields)
 
 
+def for_final(path: Path, model_id: str) -> Shared:
+    """Return seeds and runtime for a model of `final`; of no other is the test accuracy looked at."""
+    document = params_file.read(path)
+    with document.located():
+        final = document.values.get("final")
+        known = [str(entry) for entry in final] if isinstance(final, list) else []
+        if model_id not in known:
+            raise ParamsError([("final", f"final: no model '{model_id}'{plugins.near_or_known(model_id, known)}")])
+        return document.part(Shared, Shared.model_fields)
+
+
 def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
     """Return what the stage of one variant reads: its item, its recipe, the seeds and the runtime."""
     document = params_file.read(path)

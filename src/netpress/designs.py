@@ -48,4 +48,4 @@ def fit_and_save(
     history = fit(network, *splits, schedule, bench.config.runtime, label, objective, work.checkpoint("fit"))
     method = getattr(item, "method", None)
     made = Made(network, history, item.arch, item.options, [], method, teacher)
-    return save(bench, work.files / f"seed_{seed}", seed, made)
+    return save(bench, work.models / f"seed_{seed}", seed, made)

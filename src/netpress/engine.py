@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netpress.base.errors import TrainingError
+from netpress.base.errors import ConfigError, TrainingError
 from netpress.base.progress import EpochProgress
 from netpress.checkpoint import Checkpoint, History
 from netpress.config import Recipe, Runtime
 from netpress.data.batches import DeviceSplit, batches_per_epoch, training_batches
-from netpress.measure import Quality, autocast, evaluate
+from netpress.measure import autocast, evaluate
 
 #: (images (B, C, H, W), logits (B, classes), targets (B, classes)) -> loss, a scalar.
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -68,12 +68,18 @@ def fit(
 
     Raises:
         TrainingError: the loss or a weight is not finite; says in which epoch and step.
+        ConfigError: a batch would hold a single image.
     """
     recipe = schedule.recipe
     network.to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
     forward = torch.compile(network) if runtime.compile else network
     optimizer = make_optimizer(network, recipe)
     steps = batches_per_epoch(len(train), recipe.batch_size)
+    if len(train) // steps < 2:
+        raise ConfigError(
+            f"{label}: a batch_size of {recipe.batch_size} cuts {len(train)} training images into batches of which one "
+            "is a single image, from which no normalization can be computed; choose 3 or more"
+        )
     history = checkpoint.load(network, optimizer) if checkpoint else []
     with EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
         for epoch in range(len(history), schedule.epochs):
@@ -100,9 +106,8 @@ def fit(
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
                     _require_finite(losses, epoch, label)
                 progress.step()
-            quality = evaluate(network, val)
-            _require_finite_quality(quality, epoch, label)
             _require_finite_weights(network, epoch, label)
+            quality = evaluate(network, val, f"{label} after epoch {epoch + 1}")
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -116,6 +121,7 @@ def fit(
             if checkpoint:
                 checkpoint.save_if_due(network, optimizer, history)
             progress.epoch_done(history[-1])
+    network.eval()
     return history
 
 
@@ -176,14 +182,6 @@ def _require_finite(losses: list[Tensor], epoch: int, label: str) -> None:
 
 def _positions(mask: Tensor) -> Iterator[int]:
     yield from mask.nonzero().flatten().tolist()
-
-
-def _require_finite_quality(quality: Quality, epoch: int, label: str) -> None:
-    if not math.isfinite(quality.loss):
-        raise TrainingError(
-            f"{label}: the validation loss became {quality.loss} after epoch {epoch + 1}; nothing was written. "
-            "Usual cause: the learning rate is too high (lower recipes.<name>.lr)"
-        )
 
 
 def _require_finite_weights(network: nn.Module, epoch: int, label: str) -> None:

@@ -29,10 +29,12 @@ REMEDY = "restore it from Git, or delete it: every run records its environment a
 LIBRARIES = (
     "numpy",
     "onnx",
+    "onnx-ir",
     "onnxruntime",
     "onnxscript",
     "pillow",
     "safetensors",
+    "scipy",
     "tensorly",
     "torch",
     "torch-pruning",
@@ -125,9 +127,12 @@ def load(root: Path) -> Records:
     if not (root / FILE).exists():
         return Records()
     try:
-        return parse(Records, files.read_json(root / FILE, REMEDY), "environments")
+        records = parse(Records, files.read_json(root / FILE, REMEDY), "environments")
     except ConfigError as error:
         raise ArtifactError(f"{FILE} is damaged ({str(error).splitlines()[0]}); {REMEDY}") from None
+    if changed := [name for name, value in records.environments.items() if name_of(value) != name]:
+        raise ArtifactError(f"{FILE} is damaged (environment {changed[0]} is not what was written); {REMEDY}")
+    return records
 
 
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str, str]]:

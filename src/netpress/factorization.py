@@ -28,12 +28,12 @@ def factorize_model(bench: Bench) -> None:
         network = parent.network
         edit = factorize_network(network, item.method, item.method_options)
         network.to(bench.device)
-        before = evaluate(network, val)
+        before = evaluate(network, val, f"{work.label} before tuning")
         schedule, label = Schedule(bench.recipe, item.epochs, seed), f"{bench.model_id} seed {seed}"
         history = fit(network, train, val, schedule, bench.config.runtime, label, checkpoint=work.checkpoint("fit"))
         edits = [*parent.spec.edits, edit]
         made = Made(network, history, parent.spec.arch, parent.spec.options, edits, item.method, parent)
-        metrics = save(bench, work.files / f"seed_{seed}", seed, made)
+        metrics = save(bench, work.models / f"seed_{seed}", seed, made)
         return metrics | {"val_acc_before_tuning": before.accuracy}
 
     run_seeds(bench, make)

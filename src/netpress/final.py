@@ -5,32 +5,38 @@ from pathlib import Path
 from typing import Any
 
 from netpress import artifacts, environment
+from netpress.base.errors import ArtifactError
 from netpress.base.project import model_folder
 from netpress.config import Shared
 from netpress.data.prepared import load_manifest
 from netpress.measure import evaluate
-from netpress.runs import PREPARED, device_split, environment_of, require_finite, set_up
+from netpress.runs import PREPARED, device_split, environment_of, set_up
 
 
 def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:
-    """Write the test accuracy of every seed of a model; without a test split there is none to write."""
+    """Write the test accuracy of every seed of a model; without a test split there is none to write.
+
+    Raises:
+        ArtifactError: the model is damaged, or was made with other seeds.
+        TrainingError: its loss is not finite.
+    """
     device = set_up(shared.runtime)
     manifest = load_manifest(root / PREPARED)
-    specs, accuracies = [], []
+    hashes, accuracies = [], []
     split = device_split(root, "test", manifest, device, shared.runtime) if manifest.has_split("test") else None
     for seed in shared.seeds:
         loaded = artifacts.load(artifacts.seed_folder(model_folder(root, model_id), seed))
-        specs.append(loaded.spec)
+        if loaded.spec.seed != seed:
+            raise ArtifactError(f"{model_id} has no seed {seed}, only {loaded.spec.seed}; run 'dvc repro' to make it")
+        hashes.append(loaded.spec.weights_sha256)
         if split is not None:
-            accuracies.append(evaluate(loaded.network.to(device), split).accuracy)
-    metrics: dict[str, Any] = {"n_images": len(split) if split else 0, "weights_sha256": specs[0].weights_sha256}
+            accuracies.append(evaluate(loaded.network.to(device), split, f"test of {model_id} seed {seed}").accuracy)
+    metrics: dict[str, Any] = {"n_images": len(split) if split else 0, "weights_sha256": hashes[0]}
     if accuracies:
         metrics["test_acc"] = statistics.fmean(accuracies)
         metrics["test_acc_by_seed"] = accuracies
         if len(accuracies) > 1:
             metrics["test_acc_std"] = statistics.stdev(accuracies)
         print(f"{model_id}  test {metrics['test_acc']:.2%}")
-    require_finite(metrics, f"test of {model_id}")
     artifacts.write_metrics(root, f"test/{model_id}", metrics)
-    here = environment_of(shared.runtime, device)
-    environment.record(root, f"test/{model_id}", metrics["weights_sha256"], here)
+    environment.record(root, f"test/{model_id}", hashes[0], environment_of(shared.runtime, device))

@@ -1,10 +1,12 @@
 """The measurements that every model gets: accuracy, parameters, multiply-adds, bytes."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from netpress.base.errors import TrainingError
 from netpress.config import Runtime
 from netpress.data.batches import DeviceSplit
 
@@ -18,14 +20,23 @@ class Quality:
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, split: DeviceSplit) -> Quality:
-    """Measure `network` on `split` without augmentation, in fp32 whatever it was trained in; leaves it in eval mode."""
+def evaluate(network: nn.Module, split: DeviceSplit, where: str = "the network") -> Quality:
+    """Measure `network` on `split` without augmentation, in fp32 whatever it was trained in; leaves it in eval mode.
+
+    Raises:
+        TrainingError: the loss is not finite, so that the accuracy means nothing; `where` says of what.
+    """
     network.eval()
     correct, loss = 0, 0.0
     for images, labels in split.in_order():
         logits = network(images)
         correct += int((logits.argmax(1) == labels).sum())
         loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{where}: the loss on {len(split)} images became {loss}; nothing was written. Usual causes: the learning "
+            "rate is too high (lower recipes.<name>.lr), or the method broke the network (choose milder method_options)"
+        )
     return Quality(correct / len(split), loss / len(split))
 
 

@@ -58,25 +58,26 @@ def _prune_seed(bench: Bench, splits: Splits, seed: int, work: Workspace) -> dic
     plan = plan_rounds(network, _example(parent.spec), item.rate, item.until, item.round_to, importance)
     epochs = share_epochs(item.epochs, len(plan))
     curve = Curve(bench, work, seed, splits, parent, layer_sizes(network), _channels(network), epochs)
-    start = evaluate(network.to(bench.device), splits[1])
+    start = evaluate(network.to(bench.device), splits[1], parent.spec.model_id)
     rounds = [_parent_row(bench, parent, start.accuracy, start.loss)]
-    source, made = parent.folder, {}
+    source: Path | None = None
+    made = dict[str, Any]()
     for number in range(1, len(epochs) + 1):
-        place = work.files / f"round_{number}" / f"seed_{seed}"
+        place = work.models / f"round_{number}" / f"seed_{seed}"
         made = work.once(f"round_{number}", place, partial(_prune_round, curve, number, source, place))
         rounds.append(made["row"])
         source = place
-    files.copy_folder(source, work.files / f"seed_{seed}")
+    files.copy_folder(work.models / f"round_{len(epochs)}" / f"seed_{seed}", work.models / f"seed_{seed}")
     return made["metrics"] | {"epochs": item.epochs, "rate": item.rate, "rounds": rounds}
 
 
-def _prune_round(curve: Curve, number: int, source: Path, place: Path) -> dict[str, Any]:
-    """Remove channels of the model in `source`, fine-tune, save to `place`; returns its metrics and its row."""
+def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) -> dict[str, Any]:
+    """Remove channels of the model in `source` (None: the parent), fine-tune, save to `place`; metrics and row."""
     bench, item, spec = curve.bench, curve.bench.item, curve.parent.spec
-    network = artifacts.load(source).network
+    network = (artifacts.load(source) if source else bench.parent(curve.seed)).network
     importance = importance_of(item.method, item.method_options)
     remove_channels(network, _example(spec), item.rate, item.round_to, importance)
-    cut = evaluate(network.to(bench.device), curve.splits[1])
+    cut = evaluate(network.to(bench.device), curve.splits[1], f"{curve.work.label} round {number} before tuning")
     before = sum(curve.epochs[: number - 1])
     schedule = Schedule(bench.recipe, curve.epochs[number - 1], curve.seed, first_epoch=before)
     title = f"round {number}/{len(curve.epochs)} ({count_params(network):,} parameters)"

@@ -35,7 +35,7 @@ def quantize_model(bench: Bench) -> None:
         onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
         calibration = calibration_images(train, method.calibration_count(options), seed)
         data = without_metadata(method.quantize(onnx, calibration, options))
-        quality = evaluate(OnnxModule(data, bench.config.runtime.threads), val)
+        quality = evaluate(OnnxModule(data, bench.config.runtime.threads), val, work.label)
         spec = parent.spec.model_copy(
             update={
                 "model_id": bench.model_id,
@@ -48,7 +48,7 @@ def quantize_model(bench: Bench) -> None:
                 "onnx_bytes": len(data),
             }
         )
-        spec = artifacts.save_model(work.files / f"seed_{seed}", spec, {ONNX: data})
+        spec = artifacts.save_model(work.models / f"seed_{seed}", spec, {ONNX: data})
         history = [{"val_acc": quality.accuracy, "val_loss": quality.loss}]
         return metrics_of(spec, len(data), history) | {"epochs": 0}
 
@@ -57,7 +57,7 @@ def quantize_model(bench: Bench) -> None:
 
 def calibration_images(train: DeviceSplit, count: int, seed: int) -> np.ndarray:
     """Draw `count` training images: (count, C, H, W) float32, normalized."""
-    chosen = np.random.default_rng([seed, CALIBRATION]).permutation(len(train))[:count]
+    chosen = np.random.default_rng([seed, 0, CALIBRATION]).permutation(len(train))[:count]
     images = train.images[torch.from_numpy(np.sort(chosen)).to(train.images.device)]
     return np.ascontiguousarray(train.normalize(images).cpu().numpy())
 

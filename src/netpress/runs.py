@@ -1,5 +1,6 @@
 """What every model stage shares: open the data, make each seed, save models, write metrics."""
 
+import json
 import math
 import os
 import statistics
@@ -15,7 +16,7 @@ from torch import nn
 from netpress import artifacts, config, environment
 from netpress.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
 from netpress.base import files
-from netpress.base.errors import ConfigError, TrainingError
+from netpress.base.errors import ArtifactError, ConfigError, TrainingError
 from netpress.base.project import model_folder
 from netpress.config import Recipe, Runtime, VariantConfig, parent_of
 from netpress.data.batches import DeviceSplit
@@ -24,7 +25,7 @@ from netpress.engine import History
 from netpress.environment import Environment
 from netpress.export import export_onnx
 from netpress.measure import count_macs, count_params, weight_bytes
-from netpress.store import Workspace, fingerprint, finished_seed
+from netpress.store import Workspace, code_hashes, finished_seed, of_members
 
 PREPARED = Path("data/prepared")
 #: Stage -> the family of its method, where it has one.
@@ -40,13 +41,18 @@ HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_ac
 
 @dataclass(frozen=True)
 class Bench:
-    """One variant's stage at work: its config, the data on the device, and its parent."""
+    """One variant's stage at work: its config, the data, and what it follows from as it was when the stage began.
+
+    `parents` are the specs of each seed's parent or teacher, `code` the hashes of the source files.
+    """
 
     root: Path
     model_id: str
     config: VariantConfig
     manifest: Manifest
     device: torch.device
+    parents: dict[int, Spec]
+    code: dict[str, str]
 
     @property
     def item(self) -> Any:
@@ -65,18 +71,15 @@ class Bench:
         return device_split(self.root, name, self.manifest, self.device, self.config.runtime)
 
     def parent(self, seed: int) -> Loaded:
-        """Load the parent's or teacher's model of this seed, or its only one."""
-        return artifacts.load(self._parent_folder(seed))
+        """Load the parent's or teacher's model of this seed, or its only one.
 
-    def parent_spec(self, seed: int) -> Spec:
-        """Read the spec of `parent(seed)` alone."""
-        return artifacts.read_spec(self._parent_folder(seed))
-
-    def _parent_folder(self, seed: int) -> Path:
-        parent = parent_of(self.item)
-        if parent is None:
-            raise ConfigError(f"{self.model_id} names no parent")
-        return artifacts.seed_folder(model_folder(self.root, parent), seed)
+        Raises:
+            ArtifactError: it is damaged, or has been made anew since the stage began.
+        """
+        loaded = artifacts.load(_parent_folder(self.root, self.item, seed))
+        if loaded.spec != self.parents[seed]:
+            raise ArtifactError(f"{loaded.folder} was made anew meanwhile; run this stage again")
+        return loaded
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,22 @@ class Made:
 
 
 def open_bench(root: Path, stage: str, variant: str) -> Bench:
-    """Read the variant's config and the manifest, and set up the device."""
+    """Read the variant's config, the manifest and the parents' specs, and set up the device."""
     variant_config = config.for_variant(root / "params.yaml", stage, variant)
     device = set_up(variant_config.runtime)
-    return Bench(root, f"{stage}/{variant}", variant_config, load_manifest(root / PREPARED), device)
+    item, parents = variant_config.item, {}
+    if parent_of(item):
+        parents = {seed: artifacts.read_spec(_parent_folder(root, item, seed)) for seed in variant_config.seeds}
+    code = code_hashes(root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py")
+    manifest = load_manifest(root / PREPARED)
+    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code)
+
+
+def _parent_folder(root: Path, item: Any, seed: int) -> Path:
+    parent = parent_of(item)
+    if parent is None:
+        raise ConfigError("the variant names no parent")
+    return artifacts.seed_folder(model_folder(root, parent), seed)
 
 
 def set_up(runtime: Runtime) -> torch.device:
@@ -119,7 +134,7 @@ def set_up(runtime: Runtime) -> torch.device:
 
 def device_split(root: Path, name: str, manifest: Manifest, device: torch.device, runtime: Runtime) -> DeviceSplit:
     """Load one prepared split onto `device`, as uint8."""
-    split = load_split(root / PREPARED, name)
+    split = load_split(root / PREPARED, name, manifest)
     return DeviceSplit(
         images=torch.from_numpy(split.images).to(device),
         labels=torch.from_numpy(split.labels).to(device),
@@ -137,7 +152,7 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
 
     Args:
         bench: the variant at work.
-        make: given a seed and its workspace, writes that seed's models below `work.files` and returns its metrics.
+        make: given a seed and its workspace, writes that seed's models below `work.models` and returns its metrics.
     """
     print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
     here = environment_of(bench.config.runtime, bench.device)
@@ -145,8 +160,8 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
     with files.aside_folder(folder) as aside:
         new, rows = aside / "new", []
         for seed in bench.config.seeds:
-            print_of, made = _fingerprint(bench, seed, here), partial(_make_finite, make, seed)
-            rows.append(finished_seed(bench.root, bench.model_id, seed, print_of, made, new))
+            fingerprint, made = _fingerprint(bench, seed, here), partial(_make_finite, make, seed)
+            rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, made, new))
         for place in (new, *sorted(new.glob("round_*"))):
             artifacts.write_seeds(place, bench.config.seeds)
         metrics = over_seeds(rows)
@@ -193,10 +208,8 @@ def require_finite(metrics: dict[str, Any], where: str) -> None:
 
 
 def _fingerprint(bench: Bench, seed: int, here: Environment) -> str:
-    stage, item = bench.model_id.split("/")[0], bench.item
-    parent = bench.parent_spec(seed) if parent_of(item) else None
-    archs = {getattr(item, "arch", None), parent.arch if parent else None} - {None}
-    members = {f"models/{arch}.py" for arch in archs}
+    stage, item, parent = bench.model_id.split("/")[0], bench.item, bench.parents.get(seed)
+    members = {f"models/{arch}.py" for arch in (getattr(item, "arch", None), parent and parent.arch) if arch}
     if stage in METHOD_FAMILIES:
         members.add(f"{METHOD_FAMILIES[stage]}/{item.method}.py")
     facts = {
@@ -206,9 +219,9 @@ def _fingerprint(bench: Bench, seed: int, here: Environment) -> str:
         "data": bench.manifest.model_dump(),
         "parent": parent.sha256 if parent else None,
         "environment": here,
+        "code": of_members(bench.code, members),
     }
-    script = bench.root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py"
-    return fingerprint(facts, script, members)
+    return files.sha256_bytes(json.dumps(facts, sort_keys=True, allow_nan=False).encode())
 
 
 def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None = None) -> dict[str, Any]:

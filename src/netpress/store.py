@@ -6,9 +6,9 @@ environment. Under another fingerprint nothing of it is used. Checkpoints and st
 finished; finished seeds stay, so that adding a seed trains only the new one.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,15 @@ FAMILIES = ("distill", "lowrank", "models", "prune", "quantize")
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where one seed is made: its files below `files`, and what a killed run can go on from."""
+    """Where one seed is made: its files below `models`, and what a killed run can go on from."""
 
     folder: Path
     label: str
 
     @property
-    def files(self) -> Path:
+    def models(self) -> Path:
         """Becomes the variant's model folder."""
-        return self.folder / "files"
+        return self.folder / "models"
 
     @property
     def steps(self) -> Path:
@@ -52,34 +52,43 @@ class Workspace:
             try:
                 record = files.read_sealed(record_file, "it is made anew")
             except ArtifactError as error:
-                print(f"{self.label}: {error}")
+                print(f"{self.label}: {error}", flush=True)
             else:
                 if record["sha256"] == _hashes(place):
                     value: dict[str, Any] = record["value"]
                     return value
-                print(f"{self.label}: files of {place} were changed or are missing; they are made anew")
+                print(f"{self.label}: files of {place} were changed or are missing; they are made anew", flush=True)
         value = make()
         files.write_sealed(record_file, {"value": value, "sha256": _hashes(place)})
         return value
 
 
-def fingerprint(facts: dict[str, Any], script: Path, members: Collection[str]) -> str:
-    """Return a hash of `facts` (JSON) and of the code: the stage's `script` and the package.
+def code_hashes(script: Path) -> dict[str, str]:
+    """Return file -> sha256 of the stage's `script` and of the package, apart from what no model depends on.
 
-    `members` are the plugins that the variant uses, such as `models/resnet18.py`; no others of those families count.
+    To be called when a stage begins: what it has imported does not change when a file is edited meanwhile.
     """
     package = Path(__file__).parent
-    code = {script.name: files.sha256_file(script)}
+    found = {f"stages/{script.name}": files.sha256_file(script)}
     for path in sorted(package.rglob("*.py")):
-        name, top = path.relative_to(package).as_posix(), path.relative_to(package).parts[0]
-        plugin = top in FAMILIES and not path.name.startswith("_")
-        if top not in UNRELATED and (not plugin or name in members):
-            code[name] = files.sha256_file(path)
-    return files.sha256_bytes(json.dumps([facts, code], sort_keys=True, allow_nan=False).encode())
+        name = path.relative_to(package)
+        if name.parts[0] not in UNRELATED:
+            found[name.as_posix()] = files.sha256_file(path)
+    return found
+
+
+def of_members(code: dict[str, str], members: Collection[str]) -> dict[str, str]:
+    """Return `code` without the plugins that a variant does not use; `members` are such as `models/resnet18.py`."""
+    kept = {}
+    for name, sha256 in code.items():
+        family, _, file = name.partition("/")
+        if family not in FAMILIES or file.startswith("_") or name in members:
+            kept[name] = sha256
+    return kept
 
 
 def finished_seed(
-    root: Path, model_id: str, seed: int, print_of: str, make: Callable[[Workspace], dict[str, Any]], out: Path
+    root: Path, model_id: str, seed: int, fingerprint: str, make: Callable[[Workspace], dict[str, Any]], out: Path
 ) -> dict[str, Any]:
     """Copy the files of one seed to the folder `out`, made by `make` unless they were finished before.
 
@@ -87,39 +96,46 @@ def finished_seed(
         root: the project.
         model_id: `<stage>/<variant>`.
         seed: which seed.
-        print_of: the fingerprint of all that the seed follows from.
+        fingerprint: the fingerprint of all that the seed follows from.
         make: makes the seed in the workspace that it is given and returns the seed's metrics.
         out: gets the files.
 
     Returns:
         The seed's metrics.
     """
-    work = _open(root / STORE / model_id / f"seed_{seed}", f"{model_id} seed {seed}", print_of)
-    if (work.steps / "seed.json").exists():
-        print(f"{work.label}: finished before with the same params, data and code; taken from {STORE.as_posix()}")
-    metrics = work.once("seed", work.files, lambda: make(work))
+    work = _open(root / STORE / model_id / f"seed_{seed}", f"{model_id} seed {seed}", fingerprint)
+    made = []
+
+    def make_it() -> dict[str, Any]:
+        made.append(seed)
+        return make(work)
+
+    metrics = work.once("seed", work.models, make_it)
+    if not made:
+        text = "finished before with the same params, data and code"
+        print(f"{work.label}: {text}; taken from {STORE.as_posix()}", flush=True)
     for step in work.steps.iterdir():
         if step.name != "seed.json":
             step.unlink()
-    files.copy_folder(work.files, out)
+    files.copy_folder(work.models, out)
     return metrics
 
 
-def _open(folder: Path, label: str, print_of: str) -> Workspace:
+def _open(folder: Path, label: str, fingerprint: str) -> Workspace:
     """Return the workspace in `folder`, emptied if it is of another fingerprint, and without strays of a killed run."""
     work, mark = Workspace(folder, label), folder / "fingerprint.json"
-    if folder.exists():
-        try:
-            same = files.read_sealed(mark, "") == {"fingerprint": print_of}
-        except ArtifactError:
-            same = False
-        if not same:
-            print(f"{label}: what a run with other params, data, code or environment left in {STORE} is not used")
-            shutil.rmtree(folder)
+    known = ""
+    with suppress(ArtifactError):  # killed before it was written, or damaged: then nothing is there to go on from
+        known = files.read_sealed(mark, "")["sha256"]
+    if known != fingerprint:
+        if known:
+            text = "what a run with other params, data, code or environment left"
+            print(f"{label}: {text} in {STORE.as_posix()} is not used", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
     for stray in list(folder.rglob(".*.aside")):
         stray.unlink()
-    files.write_sealed(mark, {"fingerprint": print_of})
-    for part in (work.files, work.steps):
+    files.write_sealed(mark, {"sha256": fingerprint})
+    for part in (work.models, work.steps):
         part.mkdir(parents=True, exist_ok=True)
     return work
 

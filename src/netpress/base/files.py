@@ -113,12 +113,7 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path, remedy: str) -> Any:
     """Read JSON; a missing or damaged file is an `ArtifactError` that names `remedy`."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; {remedy}") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); {remedy}") from None
+    return _parsed(_read(path, remedy), path, remedy)
 
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
@@ -127,14 +122,43 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is missing, or any byte of it is not what was written; names `remedy`.
     """
-    value = read_json(path, remedy)
+    data = _read(path, remedy)
+    value = _parsed(data, path, remedy)
     if isinstance(value, dict) and value.pop("seal", None):
         try:
-            if path.read_bytes() == _sealed_text(path, value).encode("utf-8"):
+            if data == _sealed_text(path, value).encode("utf-8"):
                 return value
         except (ArtifactError, UnicodeEncodeError):
             pass  # NaN, or half of a surrogate pair: nothing that was written
     raise ArtifactError(f"{path} is not what was written (its seal does not fit); {remedy}")
+
+
+def _read(path: Path, remedy: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+
+
+def _parsed(data: bytes, path: Path, remedy: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); {remedy}") from None
+
+
+def read_checked(path: Path, sha256: str, remedy: str) -> bytes:
+    """Read a file whose hash is known.
+
+    Raises:
+        ArtifactError: it is missing, or not the file with this hash; names `remedy`.
+    """
+    data = _read(path, remedy)
+    if sha256_bytes(data) != sha256:
+        raise ArtifactError(f"{path} is not what was written (its sha256 differs from the one recorded); {remedy}")
+    return data
 
 
 def _json_text(path: Path, value: Any) -> str:

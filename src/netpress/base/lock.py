@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from netpress.base import files
 
 
@@ -23,6 +21,8 @@ def held(path: Path, work: str = "") -> Iterator[None]:
 
     The system frees the lock when its owner ends, also by kill -9. A process whose parent was killed still owns it.
     """
+    from filelock import FileLock, Timeout  # here, so that a stage script takes Ctrl-C sooner
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(f"{path}.lock"), path.with_name(f"{path.name}.owner")
     try:
@@ -32,6 +32,7 @@ def held(path: Path, work: str = "") -> Iterator[None]:
         sys.stderr.flush()
         lock.acquire()
     try:
+        owner.unlink(missing_ok=True)  # it names the one before
         if work:
             started = time.strftime("%H:%M:%S")
             files.write_json(owner, {"pid": os.getpid(), "command": " ".join(sys.argv), "started": started})

@@ -23,15 +23,24 @@ def guarded(action: Callable[[], None]) -> int:
     except OSError as error:  # a full disk, missing rights: the machine's state, not a bug
         print(f"error: {error}; mend it and run again", file=sys.stderr)
         return 1
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
             raise
-        print("error: the GPU's memory is too small; lower batch_size of the recipe and run again", file=sys.stderr)
+        print("error: out of memory; lower batch_size of the recipe or data.resolution, then go on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(MESSAGE, file=sys.stderr)
         return 130
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory is lacking, on the CPU or the GPU; torch says so in errors of its own."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def run_stage(doc: str, action: Callable[[Path], None]) -> None:

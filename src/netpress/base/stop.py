@@ -21,5 +21,7 @@ def end_at_once() -> None:
 
 def _wait(watched: set[signal.Signals]) -> None:
     number = signal.sigwait(watched)
-    os.write(2, f"\n{MESSAGE}\n".encode())  # not through sys.stderr, whose lock the main thread may hold
-    os._exit(128 + number)
+    try:
+        os.write(2, f"\n{MESSAGE}\n".encode())  # not through sys.stderr, whose lock the main thread may hold
+    finally:  # also when nobody reads any more
+        os._exit(128 + number)

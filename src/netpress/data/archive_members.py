@@ -70,6 +70,8 @@ def open_archive(place: Path, shown: str) -> Iterator[Iterator[Member]]:
     except NetpressError:
         raise
     except Exception as error:  # damaged archives raise whatever they like
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(f"{shown} cannot be read ({error.strerror}); mend that and run again") from None
         raise DataError(f"{shown} is damaged ({str(error) or type(error).__name__}); fetch it again") from None
 
 

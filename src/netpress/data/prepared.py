@@ -94,6 +94,7 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
         )
         rows = [dict(zip(NEAR_COLUMNS, pair, strict=True)) for pair in pairs]
         files.write_csv(new / NEAR_DUPLICATES, rows, NEAR_COLUMNS)
+        hashes[NEAR_DUPLICATES] = files.sha256_file(new / NEAR_DUPLICATES)
         facts: dict[str, Any] = {
             "source": data.source,
             "classes": list(source.classes),
@@ -167,13 +168,12 @@ def load_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{folder / MANIFEST} is damaged ({str(error).splitlines()[0]}); {REMEDY}") from None
 
 
-def load_split(folder: Path, name: str) -> Split:
+def load_split(folder: Path, name: str, manifest: Manifest) -> Split:
     """Read one split and check it against the manifest.
 
     Raises:
         ArtifactError: a file is missing or is not the one that was written.
     """
-    manifest = load_manifest(folder)
     if not manifest.has_split(name):
         raise ArtifactError(f"{folder} has no {name} split; {REMEDY}")
     images, labels = (_read_array(folder / f"{name}_{part}.npy", manifest) for part in ("images", "labels"))
@@ -188,11 +188,6 @@ def summary(manifest: Manifest) -> dict[str, int]:
 
 
 def _read_array(path: Path, manifest: Manifest) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from None
-    if files.sha256_bytes(data) != manifest.sha256.get(path.name):
-        raise ArtifactError(f"{path} is not what was written (sha256 differs from the manifest); {REMEDY}")
+    data = files.read_checked(path, manifest.sha256.get(path.name, ""), REMEDY)
     array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
     return array

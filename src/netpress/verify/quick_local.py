@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import ArtifactError
+from netpress.base.files import read_checked
 from netpress.base.project import metrics_file, model_folder
 from netpress.verify.findings import Finding
 
 PREPARED = Path("data/prepared")
-SPLITS = ("train", "val", "test")
 
 
 def data_findings(root: Path) -> list[Finding]:
@@ -18,16 +18,16 @@ def data_findings(root: Path) -> list[Finding]:
     folder = root / PREPARED
     if not folder.exists():
         return []
-    from netpress.data.prepared import load_manifest, load_split
+    from netpress.data.prepared import REMEDY, load_manifest
 
     findings = []
     try:
-        present = [name for name in SPLITS if load_manifest(folder).has_split(name)]
+        manifest = load_manifest(folder)
     except ArtifactError as error:
         return [_finding(root, folder, error)]
-    for name in present:
+    for name, sha256 in manifest.sha256.items():
         try:
-            load_split(folder, name)
+            read_checked(folder / name, sha256, REMEDY)
         except ArtifactError as error:
             findings.append(_finding(root, folder, error))
     return findings
