@@ -191,7 +191,7 @@ def test_what_is_missing_is_named(tmp_path, folder):
     with pytest.raises(ArtifactError, match=r"seeds\.json is missing; run 'dvc repro'"):
         load_model(tmp_path / "nothing")
     (folder / "seed_0" / WEIGHTS).unlink()
-    with pytest.raises(ArtifactError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is missing"):
         load_model(folder)
 
 

@@ -142,8 +142,7 @@ def test_nothing_of_a_pickle_is_executed(tmp_path, written, pickled):
     data = (tmp_path / WEIGHTS).read_bytes()
     target = tmp_path / "model/seed_0"
     files.write_bytes(target / WEIGHTS, data)
-    if pickled:
-        spec["sha256"][WEIGHTS] = files.sha256_bytes(data)
+    spec["sha256"] = {WEIGHTS: files.sha256_bytes(data) if pickled else spec["sha256"][WEIGHTS]}
     files.write_sealed(target / SPEC, spec)
     artifacts.write_seeds(target.parent, [0])
     message = "is not a safetensors file" if pickled else "is not what was written"

@@ -76,7 +76,7 @@ def test_a_checkpoint_of_something_else_is_never_mixed_in(server, trained, tmp_p
             stream.write("# edited\n")
     elif other == "environment":
         path = project / "params.yaml"
-        path.write_text(path.read_text().replace("threads: 2\n", "threads: 1\n"))
+        path.write_text(path.read_text().replace("threads: 2", "threads: 1"))
     else:
         images = project / "data/own/train-images-idx3-ubyte"
         content = bytearray(images.read_bytes())

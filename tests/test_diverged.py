@@ -25,7 +25,7 @@ def server():
             "train",
             "teacher",
             "import netpress.engine as e; f = e.evaluate\n"
-            "e.evaluate = lambda n, *a: (next(n.buffers()).fill_(float('inf')), f(n, *a))[1]",
+            "e.evaluate = lambda n, *a: (next(n.buffers()).fill_(float('nan')), f(n, *a))[1]",
             "train/teacher seed 0 after epoch 1: the loss on 120 images became nan; nothing was written. Usual causes",
         ),
         (

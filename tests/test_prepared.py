@@ -62,7 +62,7 @@ SHA256 = {
 
 def test_the_embedded_data_keep_their_bytes(prepared):
     out, manifest = prepared
-    assert manifest.sha256 == SHA256
+    assert manifest.sha256.items() > SHA256.items()
     assert {name: files.sha256_file(out / name) for name in SHA256} == SHA256
     assert (manifest.duplicates, manifest.overlaps, manifest.notes) == (0, 0, [])
 
@@ -151,7 +151,7 @@ def test_damage_is_found(own):
     with pytest.raises(ArtifactError, match="its sha256 differs"):
         load_split(out, "train", manifest)
     path.unlink()
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with pytest.raises(ArtifactError, match="is missing"):
         load_split(out, "train", manifest)
     raw = files.read_sealed(out / "manifest.json", "")
     del raw["classes"]
