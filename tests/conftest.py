@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from little import Server
 from project import fresh
 
 from netpress.config import Augment, Recipe, Runtime
@@ -45,6 +46,14 @@ def striped(count, classes=3, size=28, channels=1, seed=0, **changes):
         image[start : start + 4] = 220
     settings = {"num_classes": classes, "mean": (0.2,) * channels, "std": (0.3,) * channels, "channels_last": True}
     return DeviceSplit(images, labels, **(settings | changes))
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Runs stage scripts without starting Python and importing torch anew each time."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture

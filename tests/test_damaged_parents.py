@@ -1,20 +1,14 @@
 """A stage whose parent is damaged ends with one line that names the file and the way out, and writes nothing."""
 
+import hashlib
 import os
 import shutil
 
 import pytest
 import torch
-from little import STAGES, Server, make_project, results, run
+from little import STAGES, make_project, results, run
 
 WEIGHTS = "models/train/teacher/seed_0/model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -104,4 +98,21 @@ def test_a_damaged_model_is_mended_by_dvc_repro(tmp_path):
     assert run(project, "python", "stages/distill.py", "kd").returncode == 1
     done = run(project, "dvc", "repro", "distill@kd")
     assert done.returncode == 0, done.stdout
+    assert results(project) == whole
+
+    md5 = hashlib.md5(whole[WEIGHTS], usedforsecurity=False).hexdigest()
+    cached = project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    cached.chmod(0o644)
+    cached.write_bytes(flipped(whole[WEIGHTS]))
+    cached.chmod(0o444)
+    shutil.rmtree(project / "models/train/teacher")
+    (project / "metrics/distill/kd.json").unlink()
+    run(project, "dvc", "checkout")
+    assert (project / WEIGHTS).read_bytes() == flipped(whole[WEIGHTS])
+    refused = run(project, "dvc", "repro", "--force", "--single-item", "distill@kd")
+    assert refused.returncode != 0
+    assert "with --force if that does not mend it" in refused.stdout
+    done = run(project, "dvc", "repro", "--force", "distill@kd")
+    assert done.returncode == 0, done.stdout
+    assert "train/teacher seed 0: finished before" in done.stdout
     assert results(project) == whole

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from little import STAGES, Server, make_project, results, run
+from little import STAGES, make_project, results, run
 from ruamel.yaml import YAML
 
 #: No file may grow beyond this, as on a disk that fills up: the second network's weights do.
@@ -18,13 +18,6 @@ def change(project):
     params["train"]["teacher"]["epochs"] = 3
     with path.open("w", encoding="utf-8") as stream:
         YAML(typ="safe").dump(params, stream)
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize("place", ["fit_1.safetensors", "model.onnx", "seed.json", "seeds.json", "teacher.json"])

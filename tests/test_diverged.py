@@ -1,14 +1,7 @@
 """A run that diverges stops with epoch, step and the usual causes, and never appears as a result."""
 
 import pytest
-from little import SECTIONS, STAGES, Server, make_project, results
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
+from little import SECTIONS, STAGES, make_project, results
 
 
 @pytest.mark.parametrize(

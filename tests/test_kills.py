@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 import pytest
-from little import STAGES, Server, forget, make_project, results, run, start
+from little import STAGES, forget, make_project, results, run, start
 
 SIGKILL = -signal.SIGKILL
 #: Stages that train, with their model ids.
@@ -18,13 +18,6 @@ TRAINING = {
     "prune": ("main", "prune/main"),
     "quantize": ("int8", "quantize/int8"),
 }
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

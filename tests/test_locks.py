@@ -17,11 +17,10 @@ DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "
 
 
 @pytest.fixture(scope="module")
-def servers():
-    pair = Server(), Server()
-    yield pair
-    for server in pair:
-        server.close()
+def servers(server):
+    second = Server()
+    yield server, second
+    second.close()
 
 
 def test_the_second_run_of_a_stage_waits_names_the_first_and_takes_what_it_made(servers, tmp_path):

@@ -188,4 +188,5 @@ def write_metrics(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
 
 
 def _remedy(folder: Path) -> str:
-    return f"run 'dvc repro' to make {folder.as_posix()} anew"
+    # DVC restores what its cache holds, also where that is damaged (treeverse/dvc #5978): then only force helps.
+    return f"run 'dvc repro' to make {folder.as_posix()} anew, with --force if that does not mend it"
