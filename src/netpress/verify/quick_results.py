@@ -45,10 +45,9 @@ def orphans(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[
         recorded = environment.load(root).results
     except ArtifactError as error:
         return [*findings, Finding("error", file, str(error), environment.REMEDY)]
+    wanted = {DATA, *items, *(f"test/{model_id}" for model_id in final)}
     findings += [
-        Finding("warning", f"{file}: {result}", text, AGGREGATE)
-        for result in recorded
-        if result != DATA and result not in items
+        Finding("warning", f"{file}: {result}", text, AGGREGATE) for result in recorded if result not in wanted
     ]
     folders = [path for stage in MODEL_STAGES for path in sorted((root / "models" / stage).glob("*")) if path.is_dir()]
     for folder in folders:
