@@ -95,6 +95,7 @@ def test_a_damaged_model_is_mended_by_dvc_repro(tmp_path):
     assert done.returncode == 0, done.stdout
     whole = results(project)
     (project / WEIGHTS).write_bytes(flipped((project / WEIGHTS).read_bytes()))
+    shutil.rmtree(project / ".netpress/runs/distill")
     assert run(project, "python", "stages/distill.py", "kd").returncode == 1
     done = run(project, "dvc", "repro", "distill@kd")
     assert done.returncode == 0, done.stdout
@@ -109,6 +110,7 @@ def test_a_damaged_model_is_mended_by_dvc_repro(tmp_path):
     (project / "metrics/distill/kd.json").unlink()
     run(project, "dvc", "checkout")
     assert (project / WEIGHTS).read_bytes() == flipped(whole[WEIGHTS])
+    shutil.rmtree(project / ".netpress/runs/distill")
     refused = run(project, "dvc", "repro", "--force", "--single-item", "distill@kd")
     assert refused.returncode != 0
     assert "with --force if that does not mend it" in refused.stdout

@@ -13,7 +13,7 @@ import pytest
 from little import Server, environment, make_project, results, run, start
 
 SLOW = "import time, netpress.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(2), f(*a))[1]"
-DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 60}
+DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 100}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,6 @@ def test_ctrl_c_under_dvc_then_dvc_repro_goes_on(project, long_training):
     assert "Traceback" not in told
     again = run(project, "dvc", "repro", "train@teacher", timeout=300)
     assert again.returncode == 0, again.stdout
-    assert re.search(r"goes on after epoch \d+ of 60", again.stdout)
     assert results(project) == long_training[1]
     assert (project / "dvc.lock").read_bytes() == long_training[2]
 
@@ -157,3 +156,22 @@ def test_everything_is_killed_under_dvc_then_dvc_repro_goes_on(project, long_tra
     assert again.returncode == 0, again.stdout
     assert results(project) == long_training[1]
     assert (project / "dvc.lock").read_bytes() == long_training[2]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.e2e
+def test_a_run_of_a_minute_goes_on_from_its_checkpoint(tmp_path):
+    """Under DVC, with checkpoints as rare as they are meant to be."""
+    folder = make_project(tmp_path / "project", train={"teacher": DESIGN | {"epochs": 500}})
+    whole = shutil.copytree(folder, tmp_path / "whole", symlinks=True)
+    done = run(whole, "dvc", "repro", "train@teacher", timeout=600)
+    assert done.returncode == 0, done.stdout
+    first = start(folder, "dvc", "repro", "train@teacher")
+    wait_for(first, "epoch 450/")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    again = run(folder, "dvc", "repro", "train@teacher", timeout=600)
+    assert again.returncode == 0, again.stdout
+    assert re.search(r"train/teacher seed 0: goes on after epoch \d+ of 500", again.stdout)
+    assert results(folder) == results(whole)
+    assert (folder / "dvc.lock").read_bytes() == (whole / "dvc.lock").read_bytes()

@@ -44,7 +44,8 @@ def test_rounds_are_merged_one_by_one():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_device_is_an_error_and_auto_is_not():
+def test_cuda_without_a_device_is_an_error_and_auto_is_not(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which `set_up` sets too, for this process alone
     with pytest.raises(ConfigError, match=r"runtime\.device = 'cuda': PyTorch finds no CUDA device"):
         set_up(RUNTIME.model_copy(update={"device": "cuda"}))
     assert set_up(RUNTIME.model_copy(update={"device": "auto"})).type == "cpu"

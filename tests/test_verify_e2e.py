@@ -6,6 +6,8 @@ import os
 import pytest
 from project import ALL_STAGES
 
+from netpress.base import files
+
 pytestmark = pytest.mark.e2e
 
 VERIFY = ("python", "-m", "netpress", "verify")
@@ -75,6 +77,15 @@ def test_one_weight_changed_in_a_model_is_named_although_dvc_sees_nothing(projec
 
 def test_one_metric_changed_is_named(project):
     edit_json(project.folder / "metrics/train/student_alone.json", lambda m: m.update(val_acc=m["val_acc"] + 0.01))
+    found = findings(project)
+    assert "metrics/train/student_alone.json: is not what train@student_alone made" in found
+    assert any("its seal does not fit" in text for text in found)
+
+
+def test_one_metric_changed_with_its_seal_is_named_with_its_tables(project):
+    path = project.folder / "metrics/train/student_alone.json"
+    metrics = files.read_sealed(path, "")
+    files.write_sealed(path, metrics | {"val_acc": metrics["val_acc"] + 0.01})
     found = findings(project)
     assert "metrics/train/student_alone.json: is not what train@student_alone made" in found
     assert "metrics/summary.md: does not follow from params.yaml and metrics/" in found

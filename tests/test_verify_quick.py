@@ -91,7 +91,7 @@ def test_files_of_models_that_params_lack_are_found(project):
         files.write_text(root / name, "{}")
     (root / "models/train/gone/seed_0").mkdir(parents=True)
     (root / "models/train/large_cnn").mkdir()
-    for result in ("data", "train/large_cnn", "train/gone"):
+    for result in ("data", "train/large_cnn", "train/gone", f"test/{final[0]}"):
         environment.record(root, result, "1", {"cpu": "A"})
     found = quick_results.orphans(root, items, final) + quick_results.table_findings(root, items, final)
     assert places(found) == [
