@@ -18,7 +18,7 @@ def aggregate(root: Path) -> None:
     params = config.load(root / "params.yaml")
     for path in remove_stale(root, params.items(), params.final):
         print(f"removed {path.as_posix()}: params.yaml has no such model")
-    environment.forget_others(root, {"data", *params.items(), *(f"test/{model_id}" for model_id in params.final)})
+    environment.forget_others(root, environment.results_of(params.items(), params.final))
     study = collect(root, params.items(), params.final)
     written = write_report(root, study)
     print(brief(study))

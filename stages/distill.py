@@ -9,8 +9,8 @@ from netpress.base.script import run_variant_stage
 
 
 def distill(root: Path, variant: str) -> None:
+    from netpress.bench import open_bench
     from netpress.distillation import distill_student
-    from netpress.runs import open_bench
 
     distill_student(open_bench(root, "distill", variant))
 

@@ -9,8 +9,8 @@ from netpress.base.script import run_variant_stage
 
 
 def factorize(root: Path, variant: str) -> None:
+    from netpress.bench import open_bench
     from netpress.factorization import factorize_model
-    from netpress.runs import open_bench
 
     factorize_model(open_bench(root, "factorize", variant))
 

@@ -9,8 +9,8 @@ from netpress.base.script import run_variant_stage
 
 
 def lowrank(root: Path, variant: str) -> None:
+    from netpress.bench import open_bench
     from netpress.designs import train_design
-    from netpress.runs import open_bench
 
     train_design(open_bench(root, "lowrank", variant))
 

@@ -12,14 +12,15 @@ def main(root: Path) -> None:
     # Here, so that --help and Ctrl-C need not wait for torch.
     from netpress import environment
     from netpress.base.files import sha256_file, write_json
+    from netpress.base.project import PREPARED
     from netpress.data.prepared import MANIFEST, prepare, summary
     from netpress.graph import load_checked
 
     data = load_checked(root / "params.yaml").data
-    manifest = prepare(root, data, root / "data/prepared")
+    manifest = prepare(root, data, root / PREPARED)
     counts = summary(manifest)
     write_json(root / "metrics/data.json", counts)
-    environment.record(root, "data", sha256_file(root / "data/prepared" / MANIFEST), environment.current())
+    environment.record(root, environment.DATA, sha256_file(root / PREPARED / MANIFEST), environment.current())
     size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
     found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print("\n".join([*manifest.notes, f"{data.source}: images of {size}; {found}"]))

@@ -10,8 +10,8 @@ from netpress.base.script import run_variant_stage
 
 
 def prune(root: Path, variant: str) -> None:
+    from netpress.bench import open_bench
     from netpress.pruning import prune_curve
-    from netpress.runs import open_bench
 
     prune_curve(open_bench(root, "prune" if variant == "main" else "prune_sweep", variant))
 

@@ -9,8 +9,8 @@ from netpress.base.script import run_variant_stage
 
 
 def quantize(root: Path, variant: str) -> None:
+    from netpress.bench import open_bench
     from netpress.quantization import quantize_model
-    from netpress.runs import open_bench
 
     quantize_model(open_bench(root, "quantize", variant))
 

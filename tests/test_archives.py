@@ -10,7 +10,7 @@ import zlib
 from collections import namedtuple
 
 import pytest
-from test_sources import gather, paint, settings
+from source_samples import gather, paint, settings
 
 from netpress.base.errors import DataError
 from netpress.data import archive_members, archives

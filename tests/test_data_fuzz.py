@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_sources import cifar_batch, idx, published, settings
+from source_samples import cifar_batch, idx, published, settings
 
 from netpress.base.errors import ArtifactError, ConfigError, DataError
 from netpress.data.prepared import load_split, prepare

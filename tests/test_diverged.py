@@ -24,9 +24,9 @@ from little import SECTIONS, STAGES, make_project, results
         (
             "quantize",
             "int8",
-            "import netpress.quantization as q; from netpress.measure import Quality\n"
-            "q.evaluate = lambda *a: Quality(0.1, float('nan'))",
-            "quantize/int8 seed 0: val_loss is nan; nothing was written. Usual causes",
+            "import netpress.quantization as q; forward = q.OnnxModule.forward\n"
+            "q.OnnxModule.forward = lambda *a: forward(*a) * float('nan')",
+            "quantize/int8 seed 0: the loss on 120 images became nan; nothing was written. Usual causes",
         ),
     ],
 )

@@ -211,3 +211,17 @@ def test_going_on_from_every_epoch_gives_the_same_bits(tmp_path, monkeypatch, op
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), whole.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_have_no_accuracy(value):
+    """Argmax would make a class of them."""
+
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), 3), value)
+
+    with pytest.raises(
+        TrainingError, match=r"train/x: the loss on 48 images became nan; nothing was written. Usual cau"
+    ):
+        evaluate(Broken(), striped(48), "train/x")

@@ -98,6 +98,12 @@ def project(long_training, tmp_path):
     return shutil.copytree(long_training[0], tmp_path / "project", symlinks=True)
 
 
+def assert_quiet(project, long_training):
+    """What is there is what an undisturbed run has made."""
+    assert results(project) == long_training[1]
+    assert (project / "dvc.lock").read_bytes() == long_training[2]
+
+
 @pytest.mark.e2e
 def test_dvc_is_killed_and_its_child_goes_on(project, long_training):
     dvc = start(project, "dvc", "repro", "train@teacher")
@@ -110,8 +116,7 @@ def test_dvc_is_killed_and_its_child_goes_on(project, long_training):
         r"train teacher: process \d+ \(stages/train\.py teacher, since .*\) is at work on it", again.stdout
     )
     assert "finished before" in again.stdout
-    assert results(project) == long_training[1]
-    assert (project / "dvc.lock").read_bytes() == long_training[2]
+    assert_quiet(project, long_training)
 
 
 @pytest.mark.e2e
@@ -124,8 +129,7 @@ def test_of_two_dvc_repro_one_fails_and_the_other_is_undisturbed(project, long_t
     assert str(first.pid) in second.stdout
     first.communicate(timeout=300)
     assert first.returncode == 0
-    assert results(project) == long_training[1]
-    assert (project / "dvc.lock").read_bytes() == long_training[2]
+    assert_quiet(project, long_training)
 
 
 @pytest.mark.e2e
@@ -140,8 +144,7 @@ def test_ctrl_c_under_dvc_then_dvc_repro_goes_on(project, long_training):
     assert "Traceback" not in told
     again = run(project, "dvc", "repro", "train@teacher", timeout=300)
     assert again.returncode == 0, again.stdout
-    assert results(project) == long_training[1]
-    assert (project / "dvc.lock").read_bytes() == long_training[2]
+    assert_quiet(project, long_training)
 
 
 @pytest.mark.e2e
@@ -154,8 +157,7 @@ def test_everything_is_killed_under_dvc_then_dvc_repro_goes_on(project, long_tra
     first.wait()
     again = run(project, "dvc", "repro", "train@teacher", timeout=300)
     assert again.returncode == 0, again.stdout
-    assert results(project) == long_training[1]
-    assert (project / "dvc.lock").read_bytes() == long_training[2]
+    assert_quiet(project, long_training)
 
 
 @pytest.mark.exhaustive

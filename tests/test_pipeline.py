@@ -45,12 +45,12 @@ def test_the_same_numbers_come_out_of_the_models_again(project):
     script = (
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from netpress import artifacts, config, runs\n"
+        "from netpress import artifacts, bench, config\n"
         "from netpress.measure import evaluate\n"
         "root = Path('.')\n"
         "shared = config.for_shared(root / 'params.yaml')\n"
-        "device = runs.set_up(shared.runtime)\n"
-        "val = runs.device_split(root, 'val', runs.load_manifest(root / runs.PREPARED), device, shared.runtime)\n"
+        "device = bench.set_up(shared.runtime)\n"
+        "val = bench.device_split(root, 'val', bench.load_manifest(root / bench.PREPARED), device, shared.runtime)\n"
         "for name in sys.argv[1:]:\n"
         "    print(name, evaluate(artifacts.load_model('models/' + name)[0], val).accuracy)\n"
     )

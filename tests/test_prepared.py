@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_sources import EMBEDDED, ROOT, paint, settings
+from source_samples import EMBEDDED, ROOT, paint, settings
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError, DataError

@@ -59,7 +59,7 @@ class Spec(Strict):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model as it lies on disk: a module in eval mode on the CPU, its spec, and its ONNX file's bytes."""
+    """A model from disk: a module in eval mode on the CPU, its spec, and the folder where it was found."""
 
     network: nn.Module
     spec: Spec

@@ -5,7 +5,7 @@ whole file; `graph.load_checked` also checks what its parts say of one another.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -103,6 +103,8 @@ class Design(Strict):
 class Distill(Design):
     """An item of `distill`: a student taught by a trained model."""
 
+    family: ClassVar[str] = "distill"
+
     teacher: ModelId = Field(description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/distill")
     method_options: Options
@@ -112,6 +114,7 @@ class Distill(Design):
 class Factorize(Strict):
     """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
 
+    family: ClassVar[str] = "lowrank"
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/lowrank")
     method_options: Options
@@ -122,6 +125,7 @@ class Factorize(Strict):
 class Prune(Strict):
     """`prune` and an item of `prune_sweep`: rounds of channel removal and fine-tuning."""
 
+    family: ClassVar[str] = "prune"
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in one round")
     until: float = Field(gt=0, lt=1, description="rounds go on until this share of the parameters is left")
@@ -135,12 +139,12 @@ class Prune(Strict):
 class Quantize(Strict):
     """An item of `quantize`: fewer bits for a trained model."""
 
+    family: ClassVar[str] = "quantize"
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/quantize")
     method_options: Options
 
 
-Item = Design | Distill | Factorize | Prune | Quantize
 ITEM_TYPES: dict[str, type[Strict]] = {
     "train": Design,
     "distill": Distill,

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from netpress.artifacts import Loaded
+from netpress.bench import Bench
 from netpress.config import Design
 from netpress.data.prepared import Manifest
 from netpress.engine import Objective, Schedule, cross_entropy, fit
 from netpress.models import build_model
-from netpress.runs import Bench, Made, run_seeds, save
+from netpress.runs import Made, run_seeds, save
 from netpress.store import Workspace
 
 

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from netpress.base import plugins
 from netpress.base.schema import parse
+from netpress.bench import Bench
 from netpress.config import Distill, Runtime, refuse_larger_student
 from netpress.designs import fit_and_save, fresh_network
 from netpress.engine import Objective
 from netpress.measure import autocast, count_params
-from netpress.runs import Bench, run_seeds
+from netpress.runs import run_seeds
 from netpress.store import Workspace
 
 

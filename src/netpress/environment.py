@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,9 @@ LIBRARIES = (
 FLAGS = re.compile(
     r"^(OMP(?!_WAIT)|MKL|OPENBLAS|BLIS|ONEDNN|DNNL|ATEN|TORCH|PYTORCH|CUBLAS|CUDNN|NVIDIA_TF32)_(?!LOGS|HOME|CACHE)"
 )
+
+#: The result of `prepare`; the others are model ids, and `test/<model id>`.
+DATA = "data"
 
 Environment = dict[str, str]
 
@@ -107,6 +110,11 @@ def record(root: Path, result: str, sha256: str, environment: Environment) -> No
         name = name_of(environment)
         results = records.results | {result: Entry(environment=name, sha256=sha256)}
         _write(root, records.environments | {name: environment}, results)
+
+
+def results_of(models: Iterable[str], final: Iterable[str]) -> set[str]:
+    """Return the results of a project with these model ids, of which `final` are tested."""
+    return {DATA, *models, *(f"test/{model_id}" for model_id in final)}
 
 
 def forget_others(root: Path, wanted: set[str]) -> None:

@@ -11,10 +11,11 @@ from torch import nn
 from netpress.base import plugins
 from netpress.base.errors import ConfigError
 from netpress.base.schema import parse
+from netpress.bench import Bench
 from netpress.engine import Schedule, fit
 from netpress.measure import evaluate
 from netpress.models import Edit, replace_layer, sequence_edit
-from netpress.runs import Bench, Made, run_seeds, save
+from netpress.runs import Made, run_seeds, save
 from netpress.store import Workspace
 
 

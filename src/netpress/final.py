@@ -6,11 +6,11 @@ from typing import Any
 
 from netpress import artifacts, environment
 from netpress.base.errors import ArtifactError
-from netpress.base.project import model_folder
+from netpress.base.project import PREPARED, model_folder
+from netpress.bench import device_split, environment_of, set_up
 from netpress.config import Shared
 from netpress.data.prepared import load_manifest
 from netpress.measure import evaluate
-from netpress.runs import PREPARED, device_split, environment_of, set_up
 
 
 def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:

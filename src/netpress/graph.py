@@ -25,7 +25,6 @@ from netpress.config import (
 
 #: Folders that stages write.
 WRITTEN = ("data/prepared", "models", "metrics", "plots")
-FAMILIES = {"Distill": "distill", "Factorize": "lowrank", "Prune": "prune", "Quantize": "quantize"}
 Faults = list[tuple[str, str]]
 
 
@@ -120,8 +119,8 @@ def _checks_of(item: Any, where: str, known: Known) -> Sequence[Callable[[], Non
     if hasattr(item, "arch"):
         checks.append(lambda: _check_plugin("models", item.arch, item.options, where, "arch", "options"))
     if hasattr(item, "method"):
-        family, options = FAMILIES[type(item).__name__], item.method_options
-        checks.append(lambda: _check_plugin(family, item.method, options, where, "method", "method_options"))
+        options = item.method_options
+        checks.append(lambda: _check_plugin(item.family, item.method, options, where, "method", "method_options"))
     if parent_of(item):
         checks.append(lambda: _check_parent(item, _parent_key(item, where), known))
     return checks

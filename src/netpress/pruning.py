@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from netpress import artifacts
 from netpress.artifacts import Loaded, Spec
 from netpress.base import files
+from netpress.bench import Bench
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
 from netpress.data.batches import DeviceSplit
 from netpress.engine import Schedule, fit
 from netpress.measure import count_params, evaluate
 from netpress.models import layer_sizes, widths_edit
-from netpress.runs import Bench, Made, run_seeds, save
+from netpress.runs import Made, run_seeds, save
 from netpress.store import Workspace
 
 #: Training and validation.

@@ -14,10 +14,11 @@ from netpress import artifacts
 from netpress.artifacts import ONNX
 from netpress.base import plugins
 from netpress.base.schema import parse
+from netpress.bench import Bench
 from netpress.data.batches import DeviceSplit
 from netpress.export import OnnxModule, without_metadata
 from netpress.measure import evaluate
-from netpress.runs import Bench, metrics_of, run_seeds
+from netpress.runs import metrics_of, run_seeds
 from netpress.store import Workspace
 
 #: Names the stream of random numbers that chooses the calibration images.

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netpress.base import files
+from netpress.base import files, plugins
 from netpress.base.errors import ArtifactError
 from netpress.checkpoint import Checkpoint
 
 STORE = Path(".netpress/runs")
 #: Parts of the package that no trained model depends on.
 UNRELATED = ("cli", "graph.py", "profiles.py", "report", "sources", "verify", "__main__.py")
-#: Families of plugins: of these only the members that a variant uses.
-FAMILIES = ("distill", "lowrank", "models", "prune", "quantize")
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,31 @@ class Workspace:
         """Return the checkpoint of one call of `fit`."""
         return Checkpoint(self.steps / name)
 
+    def recorded(self, name: str, place: Path) -> dict[str, Any] | None:
+        """Return what was recorded of a finished step, if its files in `place` are intact; else nothing."""
+        record_file = self.steps / f"{name}.json"
+        if not record_file.exists():
+            return None
+        try:
+            record = files.read_sealed(record_file, "it is made anew")
+        except ArtifactError as error:
+            print(f"{self.label}: {error}", flush=True)
+            return None
+        if record["sha256"] != _hashes(place):
+            print(f"{self.label}: files of {place} were changed or are missing; they are made anew", flush=True)
+            return None
+        value: dict[str, Any] = record["value"]
+        return value
+
+    def record(self, name: str, place: Path, value: dict[str, Any]) -> dict[str, Any]:
+        """Record that a step is finished, with the hashes of its files in `place`; returns `value`."""
+        files.write_sealed(self.steps / f"{name}.json", {"value": value, "sha256": _hashes(place)})
+        return value
+
     def once(self, name: str, place: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what `make` returns, from its record if it was finished before and its files in `place` are intact."""
-        record_file = self.steps / f"{name}.json"
-        if record_file.exists():
-            try:
-                record = files.read_sealed(record_file, "it is made anew")
-            except ArtifactError as error:
-                print(f"{self.label}: {error}", flush=True)
-            else:
-                if record["sha256"] == _hashes(place):
-                    value: dict[str, Any] = record["value"]
-                    return value
-                print(f"{self.label}: files of {place} were changed or are missing; they are made anew", flush=True)
-        value = make()
-        files.write_sealed(record_file, {"value": value, "sha256": _hashes(place)})
-        return value
+        value = self.recorded(name, place)
+        return self.record(name, place, make()) if value is None else value
 
 
 def code_hashes(script: Path) -> dict[str, str]:
@@ -82,7 +89,7 @@ def of_members(code: dict[str, str], members: Collection[str]) -> dict[str, str]
     kept = {}
     for name, sha256 in code.items():
         family, _, file = name.partition("/")
-        if family not in FAMILIES or file.startswith("_") or name in members:
+        if family not in plugins.WORDS or file.startswith("_") or name in members:
             kept[name] = sha256
     return kept
 
@@ -104,14 +111,10 @@ def finished_seed(
         The seed's metrics.
     """
     work = _open(root / STORE / model_id / f"seed_{seed}", f"{model_id} seed {seed}", fingerprint)
-    made = []
-
-    def make_it() -> dict[str, Any]:
-        made.append(seed)
-        return make(work)
-
-    metrics = work.once("seed", work.models, make_it)
-    if not made:
+    metrics = work.recorded("seed", work.models)
+    if metrics is None:
+        metrics = work.record("seed", work.models, make(work))
+    else:
         text = "finished before with the same params, data and code"
         print(f"{work.label}: {text}; taken from {STORE.as_posix()}", flush=True)
     for step in work.steps.iterdir():

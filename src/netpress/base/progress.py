@@ -8,6 +8,11 @@ from typing import Any, Self
 from tqdm import tqdm
 
 
+def clock(seconds: float) -> str:
+    """61 -> '1:01'."""
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
 class EpochProgress:
     """Shows the epochs of one training run with images a second, ETA and validation accuracy."""
 
@@ -49,7 +54,7 @@ class EpochProgress:
         left = seconds * (self._epochs - self._done)
         print(
             f"{self._label}  epoch {self._done}/{self._epochs}  loss {row['train_loss']:.3f}  "
-            f"val {row['val_acc']:.2%}  {rate:,.0f} img/s  ETA {int(left // 60)}:{int(left % 60):02d}",
+            f"val {row['val_acc']:.2%}  {rate:,.0f} img/s  ETA {clock(left)}",
             file=sys.stderr,
             flush=True,
         )

@@ -7,6 +7,9 @@ from netpress.base.errors import NetpressError
 #: Sections of params.yaml whose variants are models, in the order of the graph.
 MODEL_STAGES = ("train", "distill", "lowrank", "factorize", "prune", "prune_sweep", "quantize")
 
+#: The arrays that every model stage reads.
+PREPARED = Path("data/prepared")
+
 
 def find_root(start: Path | None = None) -> Path:
     """Return the nearest folder at or above `start` (default: the current one) that holds dvc.yaml."""

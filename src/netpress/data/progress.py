@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from netpress.base.progress import clock
+
 #: Seconds between two lines.
 QUIET = 10.0
 
@@ -27,7 +29,7 @@ class ImageProgress:
             return
         self._last = now
         left = (now - self._start) / max(1, self._done) * max(0, self._total - self._done)
-        text = f"{self._label}  {self._done:,}/{self._total:,} images  ETA {int(left // 60)}:{int(left % 60):02d}"
+        text = f"{self._label}  {self._done:,}/{self._total:,} images  ETA {clock(left)}"
         print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

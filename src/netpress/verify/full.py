@@ -1,17 +1,18 @@
 """The whole verification: a clean clone, the stages in it, their verdicts, and what differs around them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from netpress.base.errors import ArtifactError
+from netpress.base.progress import clock
 from netpress.verify import lock as locks
 from netpress.verify.clone import Clone, clean_clone
 from netpress.verify.outcome import StageOutcome, Verdict, first_diverged, worst
-from netpress.verify.plan import Eta, chosen, clock, drawn, named, training_work
+from netpress.verify.plan import Eta, chosen, drawn, named, training_work
 from netpress.verify.rerun import rerun
 from netpress.verify.surroundings import Surroundings, compare, result_of, where_made
 
@@ -104,12 +105,8 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    @property
-    def report(self) -> Callable[[StageOutcome], None]:
-        """Takes each outcome as soon as it is known."""
-        return self._report
-
-    def _report(self, outcome: StageOutcome) -> None:
+    def report(self, outcome: StageOutcome) -> None:
+        """Take an outcome as soon as it is known."""
         self._done += 1
         if outcome.seconds is None:
             self._eta.drop(outcome.stage)

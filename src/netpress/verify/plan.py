@@ -111,8 +111,3 @@ class Eta:
         """Return the seconds that the stages left will take."""
         speed = self._work / self._seconds if self._work else MACS_A_SECOND
         return STAGE_SECONDS * len(self._left) + sum(self._left.values()) / speed
-
-
-def clock(seconds: float) -> str:
-    """61 -> '1:01'."""
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"

@@ -10,7 +10,7 @@ from netpress.verify.findings import Finding
 
 
 def examine(root: Path) -> list[Finding]:
-    """Return every finding about the project in `root`; nothing is run and nothing changed.
+    """Return every finding about the project in `root`; no stage is run and no result changed.
 
     Raises:
         NetpressError: DVC cannot say how things stand.

@@ -7,10 +7,8 @@ from typing import Any
 
 from netpress.base.errors import ArtifactError
 from netpress.base.files import read_checked
-from netpress.base.project import metrics_file, model_folder
+from netpress.base.project import PREPARED, metrics_file, model_folder
 from netpress.verify.findings import Finding
-
-PREPARED = Path("data/prepared")
 
 
 def data_findings(root: Path) -> list[Finding]:

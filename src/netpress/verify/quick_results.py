@@ -11,7 +11,6 @@ from netpress.base.project import MODEL_STAGES
 from netpress.report.collect import collect, stale_metrics
 from netpress.report.write import SUMMARY, make_report, stale_curves
 from netpress.verify.findings import Finding
-from netpress.verify.surroundings import DATA
 
 AGGREGATE = "run 'dvc repro --force --single-item aggregate' and commit metrics/, plots/ and dvc.lock"
 
@@ -45,7 +44,7 @@ def orphans(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[
         recorded = environment.load(root).results
     except ArtifactError as error:
         return [*findings, Finding("error", file, str(error), environment.REMEDY)]
-    wanted = {DATA, *items, *(f"test/{model_id}" for model_id in final)}
+    wanted = environment.results_of(items, final)
     findings += [
         Finding("warning", f"{file}: {result}", text, AGGREGATE) for result in recorded if result not in wanted
     ]

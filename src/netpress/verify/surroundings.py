@@ -7,12 +7,11 @@ from pathlib import Path
 
 from netpress import environment
 from netpress.base.files import sha256_file
-from netpress.base.project import metrics_file
-from netpress.environment import Environment
+from netpress.base.project import PREPARED, metrics_file
+from netpress.environment import DATA, Environment
 from netpress.verify.plan import model_id
 
-DATA = "data"  # the name of prepare's result in the record
-MANIFEST = Path("data/prepared/manifest.json")
+MANIFEST = PREPARED / "manifest.json"
 
 
 @dataclass(frozen=True)

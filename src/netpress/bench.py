@@ -1,0 +1,146 @@
+"""A variant's stage at its beginning: config, data on the device, parents, and all that its results follow from."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netpress import artifacts, config, environment
+from netpress.artifacts import Loaded, Spec
+from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.files import sha256_bytes
+from netpress.base.project import PREPARED, model_folder
+from netpress.config import Recipe, Runtime, VariantConfig, parent_of
+from netpress.data.batches import DeviceSplit
+from netpress.data.prepared import Manifest, load_manifest, load_split
+from netpress.environment import Environment
+from netpress.store import code_hashes, of_members
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One variant's stage at work: its config, the data, and what it follows from as it was when the stage began.
+
+    `parents` are the specs of each seed's parent or teacher, `code` the hashes of the source files, `environment` where
+    the stage computes.
+    """
+
+    root: Path
+    model_id: str
+    config: VariantConfig
+    manifest: Manifest
+    device: torch.device
+    parents: dict[int, Spec]
+    code: dict[str, str]
+    environment: Environment
+
+    @property
+    def item(self) -> Any:
+        """The variant's item of params.yaml."""
+        return self.config.item
+
+    @property
+    def recipe(self) -> Recipe:
+        """The item's recipe."""
+        if self.config.recipe is None:
+            raise ConfigError(f"{self.model_id} names no recipe")
+        return self.config.recipe
+
+    def split(self, name: str) -> DeviceSplit:
+        """Load one split onto the device."""
+        return device_split(self.root, name, self.manifest, self.device, self.config.runtime)
+
+    def parent(self, seed: int) -> Loaded:
+        """Load the parent's or teacher's model of this seed, or its only one.
+
+        Raises:
+            ArtifactError: it is damaged, or has been made anew since the stage began.
+        """
+        loaded = artifacts.load(_parent_folder(self.root, self.item, seed))
+        if loaded.spec != self.parents[seed]:
+            raise ArtifactError(f"{loaded.folder} was made anew meanwhile; run this stage again")
+        return loaded
+
+    def fingerprint(self, seed: int) -> str:
+        """Return a hash of all that one seed follows from."""
+        item, parent = self.item, self.parents.get(seed)
+        members = {f"models/{arch}.py" for arch in (getattr(item, "arch", None), parent and parent.arch) if arch}
+        if hasattr(item, "method"):
+            members.add(f"{item.family}/{item.method}.py")
+        facts = {
+            "model_id": self.model_id,
+            "seed": seed,
+            "config": self.config.model_dump(exclude={"seeds", "item"}) | {"item": item.model_dump()},
+            "data": self.manifest.model_dump(),
+            "parent": parent.sha256 if parent else None,
+            "environment": self.environment,
+            "code": of_members(self.code, members),
+        }
+        return sha256_bytes(json.dumps(facts, sort_keys=True, allow_nan=False).encode())
+
+
+def open_bench(root: Path, stage: str, variant: str) -> Bench:
+    """Read the variant's config, the manifest and the parents' specs, and set up the device."""
+    variant_config = config.for_variant(root / "params.yaml", stage, variant)
+    device = set_up(variant_config.runtime)
+    item, parents = variant_config.item, {}
+    if parent_of(item):
+        parents = {seed: artifacts.read_spec(_parent_folder(root, item, seed)) for seed in variant_config.seeds}
+    code = code_hashes(root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py")
+    manifest = load_manifest(root / PREPARED)
+    here = environment_of(variant_config.runtime, device)
+    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code, here)
+
+
+def _parent_folder(root: Path, item: Any, seed: int) -> Path:
+    parent = parent_of(item)
+    if parent is None:
+        raise ConfigError("the variant names no parent")
+    return artifacts.seed_folder(model_folder(root, parent), seed)
+
+
+def set_up(runtime: Runtime) -> torch.device:
+    """Fix threads and algorithms, so that the same commit gives the same bits; return the device.
+
+    Raises:
+        ConfigError: CUDA is asked for and there is none.
+    """
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto")
+    if runtime.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    return torch.device("cuda")
+
+
+def device_split(root: Path, name: str, manifest: Manifest, device: torch.device, runtime: Runtime) -> DeviceSplit:
+    """Load one prepared split onto `device`, as uint8."""
+    split = load_split(root / PREPARED, name, manifest)
+    return DeviceSplit(
+        images=torch.from_numpy(split.images).to(device),
+        labels=torch.from_numpy(split.labels).to(device),
+        num_classes=len(manifest.classes),
+        mean=tuple(manifest.mean),
+        std=tuple(manifest.std),
+        channels_last=runtime.channels_last,
+    )
+
+
+def environment_of(runtime: Runtime, device: torch.device) -> Environment:
+    """Describe where this process computes."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return environment.current(
+        device=f"cuda ({gpu}, CUDA {torch.version.cuda})" if gpu else device.type,
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        threads=runtime.threads,
+        precision=runtime.precision,
+        channels_last=runtime.channels_last,
+        compile=runtime.compile,
+    )
