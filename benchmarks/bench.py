@@ -34,6 +34,7 @@ RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True,
 RECIPE = Recipe(
     optimizer="sgd",
     lr=0.05,
+    body_lr=1.0,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
@@ -41,7 +42,8 @@ RECIPE = Recipe(
     batch_size=128,
     label_smoothing=0.0,
     clip_norm=0.0,
-    augment=Augment(flip=True, crop_padding=2, erasing=0.0, mixup=0.0),
+    average=0.0,
+    augment=Augment(flip=True, crop_padding=2, resized_crop=0.0, erasing=0.0, mixup=0.0),
 )
 NETWORKS = [("resnet18", {"width": 0.25, "stem": "pooled"}), ("mobile_student", {"width": 0.5})]
 

@@ -9,10 +9,11 @@ from netpress.config import Augment, Recipe, Runtime
 from netpress.data.batches import DeviceSplit
 
 RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
-NO_AUGMENT = Augment(flip=False, crop_padding=0, erasing=0.0, mixup=0.0)
+NO_AUGMENT = Augment(flip=False, crop_padding=0, resized_crop=0.0, erasing=0.0, mixup=0.0)
 RECIPE = Recipe(
     optimizer="sgd",
     lr=0.05,
+    body_lr=1.0,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
@@ -20,6 +21,7 @@ RECIPE = Recipe(
     batch_size=32,
     label_smoothing=0.0,
     clip_norm=5.0,
+    average=0.0,
     augment=NO_AUGMENT,
 )
 

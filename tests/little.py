@@ -22,17 +22,22 @@ CURVE = {
     "method_options": {"norm": 2},
     "recipe": "finetune",
     "epochs": 4,
+    "control": False,
+    "control_rounds": [],
+    "control_recipe": "plain",
+    "control_epochs": 4,
 }
 DESIGN = {"arch": "compact_cnn", "options": {"width": 0.25}, "recipe": "plain", "epochs": 4}
 SECTIONS = {
     "seeds": [0],
-    "train": {"teacher": DESIGN | {"options": {"width": 0.5}}},
+    "train": {"teacher": DESIGN | {"options": {"width": 0.5}, "init": "none"}},
     "distill": {
         "kd": DESIGN
         | {
             "teacher": "train/teacher",
             "method": "kd",
             "method_options": {"temperature": 4.0, "weight": 0.7},
+            "teacher_view": "same",
             "allow_larger": False,
         }
     },
@@ -56,6 +61,8 @@ SECTIONS = {
         }
     },
     "final": ["distill/kd"],
+    "claims": {},
+    "experiments": {},
 }
 #: In the order of the graph: stage script, variant.
 STAGES = [
@@ -88,6 +95,8 @@ def make_project(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "models/none", folder / "models/none")
+    for placeholder in ("none", "imagenet"):
+        shutil.copytree(ROOT / "data/weights" / placeholder, folder / "data/weights" / placeholder)
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     for kept in ROOT.glob("metrics/*/.gitkeep"):  # a folder without variants is a dependency too
         files.write_bytes(folder / kept.relative_to(ROOT), b"")

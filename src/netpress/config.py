@@ -5,9 +5,9 @@ whole file; `graph.load_checked` also checks what its parts say of one another.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from netpress.base import params_file, plugins
 from netpress.base.errors import ParamsError
@@ -24,6 +24,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MODEL_ID_HELP = "a model id such as train/resnet18_strong"
 MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
 MAX_OPTIONS = 100
+#: Keys of an item that name a recipe.
+RECIPE_KEYS = ("recipe", "control_recipe")
 
 
 class Data(Strict):
@@ -58,7 +60,9 @@ class Runtime(Strict):
 
     device: Literal["auto", "cpu", "cuda"]
     threads: int = Field(ge=1, le=1024, description="fixed, since sums depend on it")
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "mixed"] = Field(
+        description="of training; mixed: bf16 for networks without depthwise convolutions, which it slows down on CPUs"
+    )
     channels_last: bool
     compile: bool
 
@@ -68,8 +72,15 @@ class Augment(Strict):
 
     flip: bool
     crop_padding: int = Field(ge=0, le=64, description="pixels of zero padding before a random crop")
+    resized_crop: Share = Field(description="smallest area of a random resized crop, a share of the image; 0 is off")
     erasing: float = Field(ge=0, le=1, description="probability of erasing a random rectangle")
     mixup: float = Field(ge=0, le=10, description="alpha of the Beta distribution; 0 is off")
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.crop_padding and self.resized_crop:
+            raise ValueError("crop_padding and resized_crop are two ways of one thing; set one of them to 0")
+        return self
 
 
 class Recipe(Strict):
@@ -77,6 +88,7 @@ class Recipe(Strict):
 
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: float = Field(gt=0, le=10, description="peak learning rate")
+    body_lr: float = Field(gt=0, le=1, description="factor of the learning rate of all layers but the last")
     momentum: float = Field(ge=0, lt=1, description="momentum of SGD, beta1 of Adam and AdamW")
     weight_decay: float = Field(ge=0, lt=1)
     schedule: Literal["one_cycle", "cosine"]
@@ -84,6 +96,7 @@ class Recipe(Strict):
     batch_size: int = Field(ge=2, le=65536)
     label_smoothing: float = Field(ge=0, lt=1)
     clip_norm: float = Field(ge=0, le=1_000_000, description="largest norm of the gradient; 0 is off")
+    average: Share = Field(description="decay a step of the running average of the weights that is kept; 0 is off")
     augment: Augment
 
 
@@ -92,12 +105,21 @@ Epochs = Annotated[int, Field(ge=1, le=100_000, description="passes over the tra
 
 
 class Design(Strict):
-    """An item of `train` and `lowrank`: an architecture trained afresh."""
+    """An item of `lowrank`: an architecture trained afresh."""
 
     arch: str = Field(description="a file of src/netpress/models")
     options: Options = Field(description="options of the architecture; {} for none")
     recipe: Name
     epochs: Epochs
+
+
+class Train(Design):
+    """An item of `train`: an architecture trained on the labels alone, perhaps from weights trained elsewhere."""
+
+    init: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
+        description="none, imagenet (torchvision's weights), or a file of data/weights",
+    )
 
 
 class Distill(Design):
@@ -108,6 +130,9 @@ class Distill(Design):
     teacher: ModelId = Field(description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/distill")
     method_options: Options
+    teacher_view: Literal["same", "plain"] = Field(
+        description="what the teacher sees: the student's own augmented view, or the image as it is"
+    )
     allow_larger: bool = Field(description="accept a student that is not smaller than its teacher")
 
 
@@ -134,6 +159,12 @@ class Prune(Strict):
     method_options: Options
     recipe: Name
     epochs: Epochs
+    control: bool = Field(description="train the shapes of chosen rounds afresh, to compare")
+    control_rounds: list[Annotated[int, Field(ge=1, le=9999)]] = Field(
+        max_length=MAX_ENTRIES, description="rounds that get a control; [] for the last"
+    )
+    control_recipe: Name
+    control_epochs: Epochs
 
 
 class Quantize(Strict):
@@ -145,8 +176,44 @@ class Quantize(Strict):
     method_options: Options
 
 
+class Claim(Strict):
+    """A statement about accuracies that `aggregate` judges over the seeds."""
+
+    text: str = Field(min_length=1, max_length=1000, description="the statement in words")
+    order: list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]] = Field(
+        max_length=MAX_ENTRIES, description="models of rising accuracy; [] where `equal` says it all"
+    )
+    equal: list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]] = Field(
+        max_length=MAX_ENTRIES, description="models whose accuracies differ by less than the margin; [] for none"
+    )
+    margin: float = Field(gt=0, lt=1, description="largest difference that counts as equal, a fraction")
+
+    @model_validator(mode="after")
+    def _two_at_least(self) -> Self:
+        if len(self.order) < 2 and len(self.equal) < 2:
+            raise ValueError("compares nothing; name two models or more in order or in equal")
+        return self
+
+
+class Published(Strict):
+    """One row of an experiment: a model of ours beside the figures that a study printed."""
+
+    model: ModelId = Field(description=MODEL_ID_HELP)
+    label: str = Field(min_length=1, max_length=200, description="what the study calls it")
+    val_acc: float | None = Field(ge=0, le=1, description="the study's validation accuracy; null for none")
+    size: str = Field(max_length=200, description="the size that the study prints; '' for none")
+
+
+class Experiment(Strict):
+    """One experiment of a study: a table of its figures beside ours."""
+
+    title: str = Field(min_length=1, max_length=200)
+    note: str = Field(max_length=4000, description="printed below the table; '' for none")
+    rows: list[Published] = Field(min_length=1, max_length=MAX_ENTRIES)
+
+
 ITEM_TYPES: dict[str, type[Strict]] = {
-    "train": Design,
+    "train": Train,
     "distill": Distill,
     "lowrank": Design,
     "factorize": Factorize,
@@ -177,7 +244,7 @@ class Params(Shared):
     profile: Name
     data: Data
     recipes: dict[Name, Recipe] = Field(max_length=MAX_ENTRIES)
-    train: dict[Name, Design] = Field(max_length=MAX_ENTRIES)
+    train: dict[Name, Train] = Field(max_length=MAX_ENTRIES)
     distill: dict[Name, Distill] = Field(max_length=MAX_ENTRIES)
     lowrank: dict[Name, Design] = Field(max_length=MAX_ENTRIES)
     factorize: dict[Name, Factorize] = Field(max_length=MAX_ENTRIES)
@@ -185,6 +252,8 @@ class Params(Shared):
     prune_sweep: dict[Name, Prune] = Field(max_length=MAX_ENTRIES)
     quantize: dict[Name, Quantize] = Field(max_length=MAX_ENTRIES)
     final: list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]] = Field(max_length=MAX_ENTRIES)
+    claims: dict[Name, Claim] = Field(max_length=MAX_ENTRIES)
+    experiments: dict[Name, Experiment] = Field(max_length=MAX_ENTRIES)
 
     @field_validator("final")
     @classmethod
@@ -207,6 +276,7 @@ class VariantConfig(Shared):
 
     item: Any
     recipe: Recipe | None
+    control_recipe: Recipe | None
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -261,19 +331,19 @@ def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
             raise ParamsError([(stage, f"{stage}: no variant '{variant}'{plugins.near_or_known(variant, known)}")])
         where = stage if stage == "prune" else f"{stage}.{variant}"
         item: Any = document.section(ITEM_TYPES[stage], where)
-        recipe = None
-        if hasattr(item, "recipe"):
-            check_recipe(item.recipe, document.values.get("recipes"), where)
-            recipe = document.section(Recipe, f"recipes.{item.recipe}")
+        recipes: dict[str, Recipe | None] = dict.fromkeys(RECIPE_KEYS)
+        for key in (key for key in RECIPE_KEYS if hasattr(item, key)):
+            check_recipe(getattr(item, key), document.values.get("recipes"), where, key)
+            recipes[key] = document.section(Recipe, f"recipes.{getattr(item, key)}")
         shared = document.part(Shared, Shared.model_fields)
-    return VariantConfig(seeds=shared.seeds, runtime=shared.runtime, item=item, recipe=recipe)
+    return VariantConfig(seeds=shared.seeds, runtime=shared.runtime, item=item, **recipes)
 
 
-def check_recipe(name: str, recipes: Any, where: str) -> None:
-    """Raise unless `name` is one of the `recipes`, which are not validated."""
+def check_recipe(name: str, recipes: Any, where: str, key: str) -> None:
+    """Raise unless `name`, which stands at `key` of `where`, is one of the `recipes`, which are not validated."""
     known = list(recipes) if isinstance(recipes, dict) else []
     if name not in known:
-        key = f"{where}.recipe"
+        key = f"{where}.{key}"
         raise ParamsError([(key, f"{key}: no recipe '{name}'{plugins.near_or_known(name, known)}")])
 
 

@@ -3,7 +3,7 @@
 import functools
 import json
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from netpress.base.project import MODEL_STAGES
 from netpress.base.schema import parse
 from netpress.config import (
     ITEM_TYPES,
+    RECIPE_KEYS,
     Data,
     Distill,
     Params,
@@ -62,6 +63,9 @@ def checked(document: Document) -> Params:
         _collect(faults, lambda: _check_root(data.root))
     final = document.values.get("final")
     _check(faults, known, final if isinstance(final, list) else [])
+    if params:
+        for key, model_id in _named_by_report(params):
+            _collect(faults, functools.partial(_check_model_id, model_id, key, key, known))
     if params and not faults:
         _check_sizes(faults, known.items)
     if params is None or faults:
@@ -106,6 +110,15 @@ def _check(faults: Faults, known: Known, final: Sequence[Any]) -> None:
     _collect(faults, lambda: _check_cycles(known.items))
 
 
+def _named_by_report(params: Params) -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, model id) of every model that a claim or an experiment names."""
+    for name, claim in params.claims.items():
+        for part in ("order", "equal"):
+            yield from ((f"claims.{name}.{part}.{i}", model_id) for i, model_id in enumerate(getattr(claim, part)))
+    for name, experiment in params.experiments.items():
+        yield from ((f"experiments.{name}.rows.{i}.model", row.model) for i, row in enumerate(experiment.rows))
+
+
 def _key(model_id: str) -> str:
     """Return the dotted key of a model's item."""
     return "prune" if model_id == "prune/main" else model_id.replace("/", ".")
@@ -114,8 +127,8 @@ def _key(model_id: str) -> str:
 def _checks_of(item: Any, where: str, known: Known) -> Sequence[Callable[[], None]]:
     """Return the checks of one item, none for a faulty one, which is None."""
     checks: list[Callable[[], None]] = []
-    if hasattr(item, "recipe") and known.recipes is not None:
-        checks.append(lambda: check_recipe(item.recipe, known.recipes, where))
+    for key in (key for key in RECIPE_KEYS if hasattr(item, key) and known.recipes is not None):
+        checks.append(functools.partial(check_recipe, getattr(item, key), known.recipes, where, key))
     if hasattr(item, "arch"):
         checks.append(lambda: _check_plugin("models", item.arch, item.options, where, "arch", "options"))
     if hasattr(item, "method"):

@@ -20,7 +20,14 @@ from netpress.base.project import MODEL_STAGES
 from netpress.config import Params
 
 #: Keys that an overlay replaces as a whole, at the top and, for a method's own options, below it.
-REPLACED = (*(stage for stage in MODEL_STAGES if stage != "prune"), "final", "options", "method_options")
+REPLACED = (
+    *(stage for stage in MODEL_STAGES if stage != "prune"),
+    "final",
+    "claims",
+    "experiments",
+    "options",
+    "method_options",
+)
 
 
 @dataclass(frozen=True)
