@@ -7,14 +7,14 @@ from conftest import NO_AUGMENT, striped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netpress.data.batches import batches_per_epoch, crop_and_flip, erase, training_batches
+from netpress.data.batches import _boxes, batches_per_epoch, crop_and_flip, erase, resize_boxes, training_batches
 
 ALL = NO_AUGMENT.model_copy(update={"flip": True, "crop_padding": 2, "erasing": 0.5})
 
 
 def epoch(split, augment=ALL, smoothing=0.0, batch_size=16, seed=0, number=0):
-    images, targets = zip(*training_batches(split, augment, smoothing, batch_size, seed, number), strict=True)
-    return torch.cat(images), torch.cat(targets)
+    batches = list(training_batches(split, augment, smoothing, batch_size, seed, number))
+    return torch.cat([b.images for b in batches]), torch.cat([b.targets for b in batches])
 
 
 def by_content(images, targets):
@@ -113,3 +113,40 @@ def test_mixup_mixes_images_and_targets_alike():
     brightness = (targets * torch.tensor([0.0, 100.0, 200.0])).sum(1) / 255
     torch.testing.assert_close(images.mean((1, 2, 3)), brightness, atol=1e-5, rtol=1e-5)
     assert ((targets.max(1).values < 0.99) & (targets.max(1).values > 0.34)).any()
+
+
+def test_a_whole_box_leaves_the_image_as_it_is_and_a_quarter_is_enlarged():
+    images = torch.rand(2, 3, 16, 16)
+    whole = torch.tensor([[1.0, 1.0, 0.0, 0.0]]).expand(2, 4)
+    torch.testing.assert_close(resize_boxes(images, whole), images)
+    flat = torch.zeros(1, 1, 16, 16)
+    flat[:, :, 8:, 8:] = 1.0
+    quarter = resize_boxes(flat, torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+    assert quarter[:, :, 1:, 1:].min() == 1.0
+
+
+@given(smallest=st.floats(0.05, 0.95), seed=st.integers(0, 1000))
+def test_boxes_lie_inside_the_image_and_keep_the_area_asked_for(smallest, seed):
+    augment = NO_AUGMENT.model_copy(update={"resized_crop": smallest})
+    height, width, top, left = _boxes(augment, 50, seed, 0, torch.device("cpu")).unbind(1)
+    assert ((height > 0) & (height <= 1) & (top >= 0) & (top + height <= 1 + 1e-6)).all()
+    assert ((width > 0) & (width <= 1) & (left >= 0) & (left + width <= 1 + 1e-6)).all()
+    assert (height * width >= 0.75 * smallest - 1e-6).all()  # a box that would stick out is cut at the image's edge
+
+
+def test_resized_crops_depend_on_seed_epoch_and_image_alone():
+    split, augment = striped(50), NO_AUGMENT.model_copy(update={"resized_crop": 0.5})
+    assert torch.equal(epoch(split, augment)[0], epoch(split, augment)[0])
+    assert not np.array_equal(by_content(*epoch(split, augment)), by_content(*epoch(split, augment, number=1)))
+
+
+def test_plain_images_are_mixed_as_the_augmented_ones():
+    split = striped(40)
+    augment = ALL.model_copy(update={"mixup": 0.4})
+    still = NO_AUGMENT.model_copy(update={"mixup": 0.4})
+    for batch, unmoved in zip(
+        training_batches(split, augment, 0.0, 16, 0, 0), training_batches(split, still, 0.0, 16, 0, 0), strict=True
+    ):
+        assert torch.equal(batch.plain(), unmoved.images)
+        assert not torch.equal(batch.images, unmoved.images)
+        assert torch.equal(batch.targets, unmoved.targets)

@@ -13,6 +13,7 @@ from torch import nn
 from netpress.base import plugins
 from netpress.base.schema import parse
 from netpress.config import Distill
+from netpress.data.batches import Batch
 from netpress.distill import kd
 from netpress.distillation import taught_by
 from netpress.engine import Schedule, fit
@@ -88,7 +89,7 @@ class Fixed(nn.Module):
         return torch.tensor([[-8.0, -8.0, 8.0]]).expand(len(images), 3)
 
 
-def item(weight):
+def item(weight, view="same"):
     return Distill(
         arch="compact_cnn",
         options={},
@@ -97,6 +98,7 @@ def item(weight):
         teacher="train/x",
         method="kd",
         method_options={"temperature": 1.0, "weight": weight},
+        teacher_view=view,
         allow_larger=False,
     )
 
@@ -112,9 +114,10 @@ def test_the_student_follows_its_teacher_as_far_as_the_weight_says(weight, follo
     assert (says_two > 0.95) if follows else (says_two < 0.5)
 
 
-def test_teacher_and_student_see_the_same_views():
+@pytest.mark.parametrize("view", ["same", "plain"])
+def test_the_teacher_sees_the_view_that_the_item_names(view):
     teacher = Fixed()
-    objective = taught_by(teacher, item(0.5), RUNTIME)
-    images = torch.randn(4, 1, 28, 28)
-    objective(images, torch.randn(4, 3), one_hot(4, 3))
-    assert torch.equal(teacher.seen[0], images)
+    objective = taught_by(teacher, item(0.5, view), RUNTIME)
+    images, plain = torch.randn(4, 1, 28, 28), torch.randn(4, 1, 28, 28)
+    objective(Batch(images, one_hot(4, 3), lambda: plain), torch.randn(4, 3))
+    assert torch.equal(teacher.seen[0], images if view == "same" else plain)

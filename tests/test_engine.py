@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from netpress import checkpoint
 from netpress.base.errors import ConfigError, TrainingError
 from netpress.engine import Schedule, cross_entropy, fit, layer_seed, learning_rate, make_optimizer
-from netpress.measure import evaluate
+from netpress.measure import autocast, evaluate
 from netpress.models import build_model
 
 
@@ -82,7 +82,7 @@ def test_contiguous_memory_gives_nearly_the_same_network():
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step():
     calls = []
 
-    def objective(images, logits, targets):
+    def objective(batch, logits):
         calls.append(1)
         return logits.sum() * (float("nan") if len(calls) == 5 else 0.0)
 
@@ -148,6 +148,57 @@ def test_biases_and_normalization_are_not_decayed():
     assert all(p.ndim == 1 for p in kept["params"])
 
 
+def test_the_body_learns_more_slowly_than_the_head():
+    network = small_network()
+    groups = make_optimizer(network, RECIPE.model_copy(update={"body_lr": 0.1})).param_groups
+    factors = {id(p): group["factor"] for group in groups for p in group["params"]}
+    head = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
+    assert all(factors[id(p)] == (1.0 if p is head.weight or p is head.bias else 0.1) for p in network.parameters())
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    recipe = RECIPE.model_copy(update={"body_lr": 1e-9, "weight_decay": 0.0})
+    run(network, recipe, epochs=1)
+    moved = {name for name, p in network.named_parameters() if (p - before[name]).abs().max() > 1e-6}
+    assert moved == {name for name, p in network.named_parameters() if p is head.weight or p is head.bias}
+
+
+def test_the_average_of_the_weights_is_what_is_kept_and_measured():
+    train, val = striped(96), striped(48, seed=1)
+    network, plain, decay = small_network(), small_network(), 0.9
+    key = list(network.state_dict())[-1]
+    seen = []
+
+    def objective(batch, logits):
+        seen.append(network.state_dict()[key].clone())
+        return cross_entropy(batch, logits)
+
+    fit(plain, train, val, Schedule(RECIPE, 2, 0), RUNTIME, "test")
+    recipe = RECIPE.model_copy(update={"average": decay})
+    history = fit(network, train, val, Schedule(recipe, 2, 0), RUNTIME, "test", objective)
+    _, expected, *later = [*seen, plain.state_dict()[key]]  # before the first step, after it, after each other one
+    for weights in later:
+        expected = decay * expected + (1 - decay) * weights
+    torch.testing.assert_close(network.state_dict()[key], expected)
+    assert not torch.equal(network.state_dict()[key], plain.state_dict()[key])
+    assert history[-1]["val_acc"] == evaluate(network, val).accuracy
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "precision", "coarse"),
+    [
+        ("compact_cnn", {"groups": 1}, "mixed", True),
+        ("compact_cnn", {"groups": 2}, "mixed", True),
+        ("compact_cnn", {"groups": "depthwise"}, "mixed", False),
+        ("compact_cnn", {"groups": "depthwise"}, "bf16", True),
+        ("compact_cnn", {"groups": 1}, "fp32", False),
+    ],
+)
+def test_mixed_precision_spares_depthwise_networks(arch, options, precision, coarse):
+    network = build_model(arch, 3, 1, width=0.25, **options)
+    with autocast(RUNTIME.model_copy(update={"precision": precision}), network, torch.device("cpu")):
+        logits = network(torch.zeros(2, 1, 28, 28))
+    assert logits.dtype == (torch.bfloat16 if coarse else torch.float32)
+
+
 @given(
     schedule=st.sampled_from(["one_cycle", "cosine"]),
     warmup=st.floats(0, 0.9),
@@ -186,22 +237,22 @@ def test_checkpoints_are_few_where_epochs_are_short(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_going_on_from_every_epoch_gives_the_same_bits(tmp_path, monkeypatch, optimizer, momentum):
+@pytest.mark.parametrize(("momentum", "average"), [(0.0, 0.0), (0.9, 0.0), (0.9, 0.9)])
+def test_going_on_from_every_epoch_gives_the_same_bits(tmp_path, monkeypatch, optimizer, momentum, average):
     class KilledError(Exception):
         pass
 
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
-    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "momentum": momentum, "lr": 0.01})
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "momentum": momentum, "lr": 0.01, "average": average})
     whole = small_network()
     history = run(whole, recipe, epochs=4)
     calls = []
 
-    def objective(images, logits, targets):
+    def objective(batch, logits):
         calls.append(1)
         if len(calls) in (4, 8, 13):
             raise KilledError
-        return cross_entropy(images, logits, targets)
+        return cross_entropy(batch, logits)
 
     for _ in range(3):
         with pytest.raises(KilledError):

@@ -11,7 +11,7 @@ from netpress.__main__ import main
 from netpress.base.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
-ITEM = "{arch: mobile_student, options: {}, recipe: plain, epochs: 1}"
+ITEM = "{arch: mobile_student, options: {}, recipe: plain, epochs: 1, init: none}"
 DEFAULT = f"""\
 # Every knob.
 
@@ -37,6 +37,7 @@ recipes:
   plain:
     optimizer: sgd
     lr: 0.1                # peak
+    body_lr: 1.0
     momentum: 0.9
     weight_decay: 5.0e-4   # kept as it is written
     schedule: one_cycle
@@ -44,7 +45,8 @@ recipes:
     batch_size: 128
     label_smoothing: 0.0
     clip_norm: 5.0
-    augment: {{flip: true, crop_padding: 2, erasing: 0.0, mixup: 0.0}}
+    average: 0.0
+    augment: {{flip: true, crop_padding: 2, resized_crop: 0.0, erasing: 0.0, mixup: 0.0}}
 
 # Networks trained from scratch.
 train:
@@ -66,6 +68,10 @@ prune:
   method_options: {{norm: 2}}
   recipe: plain
   epochs: 1
+  control: false
+  control_rounds: []
+  control_recipe: plain
+  control_epochs: 1
 
 prune_sweep: {{}}
 quantize: {{}}
@@ -73,6 +79,9 @@ quantize: {{}}
 # Opened on test once.
 final:
   - train/first
+
+claims: {{}}
+experiments: {{}}
 # the end
 """
 TINY = """\
@@ -86,6 +95,7 @@ recipes:
   other:                   # a second recipe
     optimizer: adamw
     lr: 0.001
+    body_lr: 1.0
     momentum: 0.9
     weight_decay: 0.01
     schedule: cosine
@@ -93,7 +103,8 @@ recipes:
     batch_size: 64
     label_smoothing: 0.1
     clip_norm: 0.0
-    augment: {flip: false, crop_padding: 0, erasing: 0.0, mixup: 0.0}
+    average: 0.0
+    augment: {flip: false, crop_padding: 0, resized_crop: 0.0, erasing: 0.0, mixup: 0.0}
 
 # One tiny network.
 train:
@@ -102,6 +113,7 @@ train:
     options: {}
     recipe: other
     epochs: 1
+    init: none
 
 prune: {from: train/only}
 

@@ -170,11 +170,21 @@ def seed_folder(folder: Path, seed: int | None) -> Path:
     """
     if (folder / SPEC).is_file():
         return folder
-    known = files.read_sealed(folder / SEEDS, _remedy(folder)).get("seeds", [])
+    known = read_seeds(folder)
     chosen = known[0] if known and (seed is None or len(known) == 1) else seed
     if chosen not in known:
         raise ArtifactError(f"{folder} has no seed {seed}, only {known}; list the same seeds in params.yaml")
     return folder / f"seed_{chosen}"
+
+
+def read_seeds(folder: Path) -> list[int]:
+    """Return which seeds a variant's folder holds; the first is the shipped one.
+
+    Raises:
+        ArtifactError: the list is missing or damaged.
+    """
+    known: list[int] = files.read_sealed(folder / SEEDS, _remedy(folder)).get("seeds", [])
+    return known
 
 
 def write_seeds(folder: Path, seeds: list[int]) -> None:

@@ -73,7 +73,7 @@ class Bench:
         facts = {
             "model_id": self.model_id,
             "seed": seed,
-            "config": self.config.model_dump(exclude={"seeds", "item"}) | {"item": item.model_dump()},
+            "config": self.config.model_dump(exclude={"seeds", "item"}) | {"item": item.model_dump(exclude={"seeds"})},
             "data": self.manifest.model_dump(),
             "parent": parent.sha256 if parent else None,
             "environment": self.environment,

@@ -7,7 +7,7 @@ whole file; `graph.load_checked` also checks what its parts say of one another.
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from netpress.base import params_file, plugins
 from netpress.base.errors import ParamsError
@@ -26,6 +26,20 @@ MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
 MAX_OPTIONS = 100
 #: Keys of an item that name a recipe.
 RECIPE_KEYS = ("recipe", "control_recipe")
+
+
+def _distinct(entries: list[Any]) -> list[Any]:
+    if len(set(entries)) != len(entries):
+        raise ValueError("each entry may stand once only")
+    return entries
+
+
+Seeds = Annotated[
+    list[Seed],
+    Field(min_length=1, max_length=MAX_ENTRIES, description="the first is shipped"),
+    AfterValidator(_distinct),
+]
+Models = Annotated[list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]], Field(max_length=MAX_ENTRIES)]
 
 
 class Data(Strict):
@@ -104,7 +118,13 @@ Options = Annotated[dict[str, Any], Field(max_length=MAX_OPTIONS)]
 Epochs = Annotated[int, Field(ge=1, le=100_000, description="passes over the training images")]
 
 
-class Design(Strict):
+class Item(Strict):
+    """What the items of all sections may state."""
+
+    seeds: Seeds | None = Field(None, description="its own seeds, for a variant that takes long; as a rule absent")
+
+
+class Design(Item):
     """An item of `lowrank`: an architecture trained afresh."""
 
     arch: str = Field(description="a file of src/netpress/models")
@@ -136,7 +156,7 @@ class Distill(Design):
     allow_larger: bool = Field(description="accept a student that is not smaller than its teacher")
 
 
-class Factorize(Strict):
+class Factorize(Item):
     """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
 
     family: ClassVar[str] = "lowrank"
@@ -147,7 +167,7 @@ class Factorize(Strict):
     epochs: Epochs
 
 
-class Prune(Strict):
+class Prune(Item):
     """`prune` and an item of `prune_sweep`: rounds of channel removal and fine-tuning."""
 
     family: ClassVar[str] = "prune"
@@ -167,7 +187,7 @@ class Prune(Strict):
     control_epochs: Epochs
 
 
-class Quantize(Strict):
+class Quantize(Item):
     """An item of `quantize`: fewer bits for a trained model."""
 
     family: ClassVar[str] = "quantize"
@@ -180,12 +200,8 @@ class Claim(Strict):
     """A statement about accuracies that `aggregate` judges over the seeds."""
 
     text: str = Field(min_length=1, max_length=1000, description="the statement in words")
-    order: list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]] = Field(
-        max_length=MAX_ENTRIES, description="models of rising accuracy; [] where `equal` says it all"
-    )
-    equal: list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]] = Field(
-        max_length=MAX_ENTRIES, description="models whose accuracies differ by less than the margin; [] for none"
-    )
+    order: Models = Field(description="models of rising accuracy; [] where `equal` says it all")
+    equal: Models = Field(description="models whose accuracies differ by less than the margin; [] for none")
     margin: float = Field(gt=0, lt=1, description="largest difference that counts as equal, a fraction")
 
     @model_validator(mode="after")
@@ -221,7 +237,6 @@ ITEM_TYPES: dict[str, type[Strict]] = {
     "prune_sweep": Prune,
     "quantize": Quantize,
 }
-Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MAX_ENTRIES, description="the first is shipped")]
 
 
 class Shared(Strict):
@@ -229,13 +244,6 @@ class Shared(Strict):
 
     seeds: Seeds
     runtime: Runtime
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("each seed may stand once only")
-        return seeds
 
 
 class Params(Shared):
@@ -251,16 +259,13 @@ class Params(Shared):
     prune: Prune
     prune_sweep: dict[Name, Prune] = Field(max_length=MAX_ENTRIES)
     quantize: dict[Name, Quantize] = Field(max_length=MAX_ENTRIES)
-    final: list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]] = Field(max_length=MAX_ENTRIES)
+    final: Annotated[
+        list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]],
+        Field(max_length=MAX_ENTRIES),
+        AfterValidator(_distinct),
+    ]
     claims: dict[Name, Claim] = Field(max_length=MAX_ENTRIES)
     experiments: dict[Name, Experiment] = Field(max_length=MAX_ENTRIES)
-
-    @field_validator("final")
-    @classmethod
-    def _each_once(cls, final: list[str]) -> list[str]:
-        if len(set(final)) != len(final):
-            raise ValueError("each model may stand once only")
-        return final
 
     def items(self) -> dict[str, Any]:
         """Return every model of the file: model id -> its item, in the order of the graph."""
@@ -308,15 +313,15 @@ def for_shared(path: Path) -> Shared:
         return document.part(Shared, Shared.model_fields)
 
 
-def for_final(path: Path, model_id: str) -> Shared:
-    """Return seeds and runtime for a model of `final`; of no other is the test accuracy looked at."""
+def for_final(path: Path, model_id: str) -> Runtime:
+    """Return the runtime for a model of `final`; of no other is the test accuracy looked at."""
     document = params_file.read(path)
     with document.located():
         final = document.values.get("final")
         known = [str(entry) for entry in final] if isinstance(final, list) else []
         if model_id not in known:
             raise ParamsError([("final", f"final: no model '{model_id}'{plugins.near_or_known(model_id, known)}")])
-        return document.part(Shared, Shared.model_fields)
+        return document.section(Runtime, "runtime")
 
 
 def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
@@ -336,7 +341,7 @@ def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
             check_recipe(getattr(item, key), document.values.get("recipes"), where, key)
             recipes[key] = document.section(Recipe, f"recipes.{getattr(item, key)}")
         shared = document.part(Shared, Shared.model_fields)
-    return VariantConfig(seeds=shared.seeds, runtime=shared.runtime, item=item, **recipes)
+    return VariantConfig(seeds=item.seeds or shared.seeds, runtime=shared.runtime, item=item, **recipes)
 
 
 def check_recipe(name: str, recipes: Any, where: str, key: str) -> None:

@@ -10,6 +10,7 @@ from netpress.bench import Bench
 from netpress.config import Design
 from netpress.data.prepared import Manifest
 from netpress.engine import Objective, Schedule, cross_entropy, fit
+from netpress.measure import evidence
 from netpress.models import build_model
 from netpress.runs import Made, run_seeds, save
 from netpress.store import Workspace
@@ -48,5 +49,6 @@ def fit_and_save(
     network = network.to(bench.device)
     history = fit(network, *splits, schedule, bench.config.runtime, label, objective, work.checkpoint("fit"))
     method = getattr(item, "method", None)
-    made = Made(network, history, item.arch, item.options, [], method, teacher)
+    found = evidence(network, *splits, teacher.network if teacher else None)
+    made = Made(network, history, item.arch, item.options, [], method, teacher, found)
     return save(bench, work.models / f"seed_{seed}", seed, made)

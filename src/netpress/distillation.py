@@ -13,6 +13,7 @@ from netpress.base import plugins
 from netpress.base.schema import parse
 from netpress.bench import Bench
 from netpress.config import Distill, Runtime, refuse_larger_student
+from netpress.data.batches import Batch
 from netpress.designs import fit_and_save, fresh_network
 from netpress.engine import Objective
 from netpress.measure import autocast, count_params
@@ -35,7 +36,7 @@ def distill_student(bench: Bench) -> None:
 
 
 def taught_by(teacher: nn.Module, item: Distill, runtime: Runtime) -> Objective:
-    """Return the objective of `item`'s method; the teacher sees the student's own augmented views.
+    """Return the objective of `item`'s method; the teacher sees what `item.teacher_view` says.
 
     Beyer et al., A good teacher is patient and consistent, https://arxiv.org/abs/2106.05237.
     """
@@ -43,10 +44,11 @@ def taught_by(teacher: nn.Module, item: Distill, runtime: Runtime) -> Objective:
     options = parse(method.Options, item.method_options, f"{item.method}.method_options")
     teacher.eval().to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
 
-    def objective(images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-        with torch.no_grad(), autocast(runtime, images.device):
+    def objective(batch: Batch, logits: Tensor) -> Tensor:
+        images = batch.images if item.teacher_view == "same" else batch.plain()
+        with torch.no_grad(), autocast(runtime, teacher, images.device):
             teacher_logits = teacher(images)
-        loss: Tensor = method.loss(logits, teacher_logits.float(), targets, options)
+        loss: Tensor = method.loss(logits, teacher_logits.float(), batch.targets, options)
         return loss
 
     return objective

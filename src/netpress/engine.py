@@ -7,25 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from netpress.base.errors import ConfigError, TrainingError
 from netpress.base.progress import EpochProgress
 from netpress.checkpoint import Checkpoint, History
 from netpress.config import Recipe, Runtime
-from netpress.data.batches import DeviceSplit, batches_per_epoch, training_batches
+from netpress.data.batches import Batch, DeviceSplit, batches_per_epoch, training_batches
 from netpress.measure import autocast, evaluate
 
-#: (images (B, C, H, W), logits (B, classes), targets (B, classes)) -> loss, a scalar.
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: (batch, logits (B, classes)) -> loss, a scalar.
+Objective = Callable[[Batch, Tensor], Tensor]
 #: Names the stream of random numbers that layers draw from, beside those of `data.batches`.
 LAYERS = 4
 #: Losses are looked at in groups, so that a GPU need not wait after every step.
 CHECK_EVERY = 20
 
 
-def cross_entropy(images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(batch: Batch, logits: Tensor) -> Tensor:
     """Cross-entropy with soft targets, in nats; the objective when there is no teacher."""
-    return nn.functional.cross_entropy(logits, targets)
+    return nn.functional.cross_entropy(logits, batch.targets)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def fit(
         checkpoint: where to go on from, and to keep what is done; `network` must be built as it was then.
 
     Returns:
-        One row an epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc.
+        One row an epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc. Where the recipe averages the
+        weights, validation is of their average, which `network` holds in the end.
 
     Raises:
         TrainingError: the loss or a weight is not finite; says in which epoch and step.
@@ -80,7 +82,9 @@ def fit(
             f"{label}: a batch_size of {recipe.batch_size} cuts {len(train)} training images into batches of which one "
             "is a single image, from which no normalization can be computed; choose 3 or more"
         )
-    history = checkpoint.load(network, optimizer) if checkpoint else []
+    average = averaging(network, recipe.average) if recipe.average else None
+    state = nn.ModuleDict({"trained": network, "average": average}) if average else network
+    history = checkpoint.load(state, optimizer) if checkpoint else []
     with EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
         for epoch in range(len(history), schedule.epochs):
             network.train()
@@ -95,19 +99,21 @@ def fit(
                 schedule.seed,
                 schedule.first_epoch + epoch,
             )
-            for step, (images, targets) in enumerate(batches):
+            for step, batch in enumerate(batches):
                 lr = learning_rate(recipe, epoch * steps + step, schedule.epochs * steps)
-                with autocast(runtime, images.device):
-                    logits = forward(images)
-                loss = objective(images, logits.float(), targets)
+                with autocast(runtime, network, batch.images.device):
+                    logits = forward(batch.images)
+                loss = objective(batch, logits.float())
                 _update(network, optimizer, loss, lr, recipe.clip_norm)
+                if average:
+                    average.update_parameters(network)
                 losses.append(loss.detach())
-                hits += (logits.argmax(1) == targets.argmax(1)).sum()
+                hits += (logits.argmax(1) == batch.targets.argmax(1)).sum()
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
                     _require_finite(losses, epoch, label)
                 progress.step()
             _require_finite_weights(network, epoch, label)
-            quality = evaluate(network, val, f"{label} after epoch {epoch + 1}")
+            quality = evaluate(average.module if average else network, val, f"{label} after epoch {epoch + 1}")
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -119,10 +125,20 @@ def fit(
                 }
             )
             if checkpoint:
-                checkpoint.save_if_due(network, optimizer, history)
+                checkpoint.save_if_due(state, optimizer, history)
             progress.epoch_done(history[-1])
+    if average:
+        network.load_state_dict(average.module.state_dict())
     network.eval()
     return history
+
+
+def averaging(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a running average of weights and statistics: decay * average + (1 - decay) * network at every step.
+
+    Tarvainen and Valpola, https://arxiv.org/abs/1703.01780.
+    """
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def layer_seed(schedule: Schedule, epoch: int) -> int:
@@ -132,10 +148,18 @@ def layer_seed(schedule: Schedule, epoch: int) -> int:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer; biases and normalization are not decayed."""
+    """Build the recipe's optimizer.
+
+    Biases and normalization are not decayed; all but the last linear layer learn at `recipe.body_lr` of the rate.
+    """
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    head = {id(p) for p in linear[-1].parameters()} if linear else set()
+    chosen: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for p in network.parameters():
+        chosen.setdefault((p.ndim > 1, 1.0 if id(p) in head else recipe.body_lr), []).append(p)
     groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": found, "weight_decay": recipe.weight_decay if decayed else 0.0, "factor": factor}
+        for (decayed, factor), found in chosen.items()
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
@@ -161,7 +185,7 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
 
 def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip_norm: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["factor"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip_norm:

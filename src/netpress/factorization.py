@@ -13,7 +13,7 @@ from netpress.base.errors import ConfigError
 from netpress.base.schema import parse
 from netpress.bench import Bench
 from netpress.engine import Schedule, fit
-from netpress.measure import evaluate
+from netpress.measure import evaluate, evidence
 from netpress.models import Edit, replace_layer, sequence_edit
 from netpress.runs import Made, run_seeds, save
 from netpress.store import Workspace
@@ -33,7 +33,8 @@ def factorize_model(bench: Bench) -> None:
         schedule, label = Schedule(bench.recipe, item.epochs, seed), f"{bench.model_id} seed {seed}"
         history = fit(network, train, val, schedule, bench.config.runtime, label, checkpoint=work.checkpoint("fit"))
         edits = [*parent.spec.edits, edit]
-        made = Made(network, history, parent.spec.arch, parent.spec.options, edits, item.method, parent)
+        found = evidence(network, train, val)
+        made = Made(network, history, parent.spec.arch, parent.spec.options, edits, item.method, parent, found)
         metrics = save(bench, work.models / f"seed_{seed}", seed, made)
         return metrics | {"val_acc_before_tuning": before.accuracy}
 

@@ -5,29 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from netpress import artifacts, environment
-from netpress.base.errors import ArtifactError
 from netpress.base.project import PREPARED, model_folder
 from netpress.bench import device_split, environment_of, set_up
-from netpress.config import Shared
+from netpress.config import Runtime
 from netpress.data.prepared import load_manifest
 from netpress.measure import evaluate
 
 
-def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:
+def measure_on_test(root: Path, model_id: str, runtime: Runtime) -> None:
     """Write the test accuracy of every seed of a model; without a test split there is none to write.
 
     Raises:
-        ArtifactError: the model is damaged, or was made with other seeds.
+        ArtifactError: the model is missing or damaged.
         TrainingError: its loss is not finite.
     """
-    device = set_up(shared.runtime)
+    device = set_up(runtime)
     manifest = load_manifest(root / PREPARED)
     hashes, accuracies = [], []
-    split = device_split(root, "test", manifest, device, shared.runtime) if manifest.has_split("test") else None
-    for seed in shared.seeds:
-        loaded = artifacts.load(artifacts.seed_folder(model_folder(root, model_id), seed))
-        if loaded.spec.seed != seed:
-            raise ArtifactError(f"{model_id} has no seed {seed}, only {loaded.spec.seed}; run 'dvc repro' to make it")
+    split = device_split(root, "test", manifest, device, runtime) if manifest.has_split("test") else None
+    folder = model_folder(root, model_id)
+    for seed in artifacts.read_seeds(folder):
+        loaded = artifacts.load(artifacts.seed_folder(folder, seed))
         hashes.append(loaded.spec.weights_sha256)
         if split is not None:
             accuracies.append(evaluate(loaded.network.to(device), split, f"test of {model_id} seed {seed}").accuracy)
@@ -39,4 +37,4 @@ def measure_on_test(root: Path, model_id: str, shared: Shared) -> None:
             metrics["test_acc_std"] = statistics.stdev(accuracies)
         print(f"{model_id}  test {metrics['test_acc']:.2%}")
     artifacts.write_metrics(root, f"test/{model_id}", metrics)
-    environment.record(root, f"test/{model_id}", hashes[0], environment_of(shared.runtime, device))
+    environment.record(root, f"test/{model_id}", hashes[0], environment_of(runtime, device))

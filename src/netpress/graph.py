@@ -67,6 +67,7 @@ def checked(document: Document) -> Params:
         for key, model_id in _named_by_report(params):
             _collect(faults, functools.partial(_check_model_id, model_id, key, key, known))
     if params and not faults:
+        _check_seeds(faults, params)
         _check_sizes(faults, known.items)
     if params is None or faults:
         raise ParamsError(faults)
@@ -203,6 +204,21 @@ def _check_cycles(items: Mapping[str, Any]) -> None:
             key = _parent_key(items[current], _key(current))
             raise ParamsError([(key, f"{key}: its parents form a circle: {' <- '.join([*circle, current])}")])
         done |= path.keys()
+
+
+def _check_seeds(faults: Faults, params: Params) -> None:
+    """Add to `faults` items with a seed that their parent, of several seeds, has not."""
+    items = params.items()
+    for model_id, item in items.items():
+        parent = parent_of(item)
+        if parent is None:
+            continue
+        known = items[_without_round(parent)].seeds or params.seeds
+        missing = [seed for seed in item.seeds or params.seeds if seed not in known]
+        if missing and len(known) > 1:
+            key = f"{_key(model_id)}.seeds" if item.seeds else f"{_key(model_id)}"
+            text = f"{key}: its parent {parent} has the seeds {known} and not {missing[0]}; give both the same seeds"
+            faults.append((key, text))
 
 
 def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from netpress.bench import Bench
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
 from netpress.data.batches import DeviceSplit
 from netpress.engine import Schedule, fit
-from netpress.measure import count_params, evaluate
+from netpress.measure import count_params, evaluate, evidence
 from netpress.models import layer_sizes, widths_edit
 from netpress.runs import Made, run_seeds, save
 from netpress.store import Workspace
@@ -85,7 +85,8 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     label, checkpoint = f"{curve.work.label} {title}", curve.work.checkpoint(f"round_{number}_fit")
     history = fit(network, *curve.splits, schedule, bench.config.runtime, label, checkpoint=checkpoint)
     edits = [*spec.edits, widths_edit(curve.sizes, network)]
-    made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent)
+    found = evidence(network, *curve.splits)
+    made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent, found)
     metrics = save(bench, place, curve.seed, made, f"{bench.model_id}/round_{number}")
     row = {key: metrics[key] for key in (*ROW, "weights_sha256")} | {
         "round": number,

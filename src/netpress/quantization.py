@@ -17,7 +17,7 @@ from netpress.base.schema import parse
 from netpress.bench import Bench
 from netpress.data.batches import DeviceSplit
 from netpress.export import OnnxModule, without_metadata
-from netpress.measure import evaluate
+from netpress.measure import evaluate, of_validation
 from netpress.runs import metrics_of, run_seeds
 from netpress.store import Workspace
 
@@ -51,7 +51,7 @@ def quantize_model(bench: Bench) -> None:
         )
         spec = artifacts.save_model(work.models / f"seed_{seed}", spec, {ONNX: data})
         history = [{"val_acc": quality.accuracy, "val_loss": quality.loss}]
-        return metrics_of(spec, len(data), history) | {"epochs": 0}
+        return metrics_of(spec, len(data), history) | of_validation(quality) | {"epochs": 0}
 
     run_seeds(bench, make)
 

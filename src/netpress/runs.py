@@ -20,12 +20,23 @@ from netpress.export import export_onnx
 from netpress.measure import count_macs, count_params, weight_bytes
 from netpress.store import Workspace, finished_seed
 
+#: What training varies from seed to seed.
+VARYING = (
+    "val_acc",
+    "val_acc_best",
+    "val_loss",
+    "val_acc_before_tuning",
+    "train_acc",
+    "val_ece",
+    "teacher_agreement",
+    "control_val_acc",
+)
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
 
 
 @dataclass(frozen=True)
 class Made:
-    """A network that a method has made, and how."""
+    """A network that a method has made, how, and what was found out about it."""
 
     network: nn.Module
     history: History
@@ -34,6 +45,7 @@ class Made:
     edits: list[artifacts.Edit]
     method: str | None
     parent: Loaded | None
+    evidence: dict[str, Any]
 
 
 def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) -> None:
@@ -54,7 +66,7 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
             rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, partial(make, seed), new))
         for place in (new, *sorted(new.glob("round_*"))):
             artifacts.write_seeds(place, bench.config.seeds)
-        metrics = over_seeds(rows)
+        metrics = over_seeds(rows) | {"seeds": bench.config.seeds}
         files.swap(new, folder, aside)
     artifacts.write_metrics(bench.root, bench.model_id, metrics)
     environment.record(bench.root, bench.model_id, metrics["weights_sha256"], bench.environment)
@@ -98,7 +110,7 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
         sha256={},
     )
     spec = artifacts.save_model(folder, spec, contents)
-    return metrics_of(spec, len(contents[WEIGHTS]), made.history)
+    return metrics_of(spec, len(contents[WEIGHTS]), made.history) | made.evidence
 
 
 def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str, Any]:
@@ -125,7 +137,7 @@ def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str,
 def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Merge the seeds' metrics: means and deviations of what training varies, the rest from the shipped seed."""
     merged = dict(rows[0]) | {"n_seeds": len(rows)}
-    for key in ("val_acc", "val_acc_best", "val_loss", "val_acc_before_tuning"):
+    for key in VARYING:
         if key not in rows[0]:
             continue
         values = [row[key] for row in rows]
@@ -133,10 +145,19 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
         if len(rows) > 1:
             merged[f"{key}_std"] = statistics.stdev(values)
     merged["val_acc_by_seed"] = [row["val_acc"] for row in rows]
+    if "val_acc_by_class" in rows[0]:
+        merged["val_acc_by_class"] = [
+            _mean(shares) for shares in zip(*(r["val_acc_by_class"] for r in rows), strict=True)
+        ]
     if "rounds" in rows[0]:
         by_round = zip(*(row["rounds"] for row in rows), strict=True)
         merged["rounds"] = [over_seeds(list(same_round)) for same_round in by_round]
     return merged
+
+
+def _mean(shares: tuple[float | None, ...]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _history_bytes(history: History) -> bytes:

@@ -4,17 +4,18 @@ The order of the images and every augmentation are functions of (seed, epoch, im
 nothing else: a run can go on in mid schedule, and two students of one seed see the same views.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from netpress.config import Augment
 
-#: Names of the independent streams of random numbers.
-ORDER, AUGMENT, MIXUP = 0, 1, 2
+#: Names of the independent streams of random numbers; 3 and 4 are those of calibration and of layers.
+ORDER, AUGMENT, MIXUP, RESIZE = 0, 1, 2, 5
 #: Uniform draws for each image: flip, crop y, crop x, erase?, area, aspect, erase y, erase x.
 DRAWS = 8
 
@@ -48,6 +49,21 @@ class DeviceSplit:
             yield self.normalize(self.images[chosen]), self.labels[chosen]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One training batch.
+
+    Attributes:
+        images: (B, C, H, W) float32, augmented and normalized.
+        targets: (B, classes) that sum to 1.
+        plain: makes the same images without augmentation, but mixed as `images` are.
+    """
+
+    images: Tensor
+    targets: Tensor
+    plain: Callable[[], Tensor]
+
+
 def batches_per_epoch(count: int, batch_size: int) -> int:
     """Return how many batches cover `count` images; they are of nearly equal size, none larger than asked."""
     return -(-count // batch_size)
@@ -55,8 +71,8 @@ def batches_per_epoch(count: int, batch_size: int) -> int:
 
 def training_batches(
     split: DeviceSplit, augment: Augment, label_smoothing: float, batch_size: int, seed: int, epoch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of (images (B, C, H, W) float32, targets (B, classes) that sum to 1).
+) -> Iterator[Batch]:
+    """Yield one epoch of batches.
 
     Args:
         split: the training split.
@@ -70,17 +86,29 @@ def training_batches(
     order = np.random.default_rng([seed, epoch, ORDER]).permutation(count)
     table = np.random.default_rng([seed, epoch, AUGMENT]).random((count, DRAWS), dtype=np.float32)
     draws = torch.from_numpy(table).to(device)
+    boxes = _boxes(augment, count, seed, epoch, device)
     partners, shares = _mixup_table(augment, count, seed, epoch)
     soft = torch.eye(split.num_classes, device=device) * (1 - label_smoothing) + label_smoothing / split.num_classes
     for chosen in np.array_split(order, batches_per_epoch(count, batch_size)):
         index = torch.from_numpy(chosen).to(device)
-        images, targets = _view(split, index, draws, augment), soft[split.labels[index]]
+        view = partial(_view, split, draws=draws, boxes=boxes, augment=augment)
+        plain = partial(_plain, split)
+        targets = soft[split.labels[index]]
         if partners is not None and shares is not None:
             other = torch.from_numpy(partners[chosen]).to(device)
             share = torch.from_numpy(shares[chosen]).to(device)
-            images = torch.lerp(_view(split, other, draws, augment), images, share[:, None, None, None])
+            view, plain = partial(_mixed, view, other, share), partial(_mixed, plain, other, share)
             targets = torch.lerp(soft[split.labels[other]], targets, share[:, None])
-        yield images, targets
+        yield Batch(view(index), targets, partial(plain, index))
+
+
+def _mixed(view: Callable[[Tensor], Tensor], other: Tensor, share: Tensor, index: Tensor) -> Tensor:
+    """Mix the views of the images at `index` (B), with their `share` (B), and of those at `other` (B)."""
+    return torch.lerp(view(other), view(index), share[:, None, None, None])
+
+
+def _plain(split: DeviceSplit, index: Tensor) -> Tensor:
+    return split.normalize(split.images[index])
 
 
 def _mixup_table(augment: Augment, count: int, seed: int, epoch: int) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -92,10 +120,12 @@ def _mixup_table(augment: Augment, count: int, seed: int, epoch: int) -> tuple[n
     return rng.integers(0, count, count), shares
 
 
-def _view(split: DeviceSplit, index: Tensor, draws: Tensor, augment: Augment) -> Tensor:
+def _view(split: DeviceSplit, index: Tensor, draws: Tensor, boxes: Tensor | None, augment: Augment) -> Tensor:
     """Return the augmented, normalized images at `index` (B): (B, C, H, W) float32."""
     draws = draws[index]
     images = split.normalize(crop_and_flip(split.images[index], draws[:, :3], augment))
+    if boxes is not None:
+        images = resize_boxes(images, boxes[index])
     return erase(images, draws[:, 3:], augment.erasing) if augment.erasing else images
 
 
@@ -109,7 +139,7 @@ def crop_and_flip(images: Tensor, draws: Tensor, augment: Augment) -> Tensor:
     """
     count, height, width, _ = images.shape
     pad = augment.crop_padding
-    padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad)) if pad else images
+    padded = nn.functional.pad(images, (0, 0, pad, pad, pad, pad)) if pad else images
     device = images.device
     rows = (draws[:, 1] * (2 * pad + 1)).long()[:, None] + torch.arange(height, device=device)  # (B, H)
     columns = torch.arange(width, device=device).expand(count, width)
@@ -118,6 +148,35 @@ def crop_and_flip(images: Tensor, draws: Tensor, augment: Augment) -> Tensor:
     columns = columns + (draws[:, 2] * (2 * pad + 1)).long()[:, None]  # (B, W)
     image = torch.arange(count, device=device)
     return padded[image[:, None, None], rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+
+
+def _boxes(augment: Augment, count: int, seed: int, epoch: int, device: torch.device) -> Tensor | None:
+    """Draw each image's part that a random resized crop keeps: height, width, top and left as shares, (count, 4).
+
+    The area is from `augment.resized_crop` to 1, the aspect from 3/4 to 4/3. Szegedy et al.,
+    https://arxiv.org/abs/1409.4842.
+    """
+    if augment.resized_crop == 0:
+        return None
+    area, aspect, top, left = np.random.default_rng([seed, epoch, RESIZE]).random((4, count), dtype=np.float32)
+    area = augment.resized_crop + (1 - augment.resized_crop) * area
+    ratio = np.exp((2 * aspect - 1) * float(np.log(4 / 3)))
+    height, width = np.minimum(np.sqrt(area / ratio), 1), np.minimum(np.sqrt(area * ratio), 1)
+    return torch.from_numpy(np.stack([height, width, top * (1 - height), left * (1 - width)], 1)).to(device)
+
+
+def resize_boxes(images: Tensor, boxes: Tensor) -> Tensor:
+    """Cut a box out of each image and resize it, bilinearly, to the image's size.
+
+    Args:
+        images: (B, C, H, W) float.
+        boxes: (B, 4), shares of the image: height, width, top, left.
+    """
+    height, width, top, left = boxes.unbind(1)
+    zero = torch.zeros_like(height)
+    rows = [width, zero, 2 * left + width - 1, zero, height, 2 * top + height - 1]
+    grid = nn.functional.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(images.shape), align_corners=False)
+    return nn.functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def erase(images: Tensor, draws: Tensor, probability: float) -> Tensor:
