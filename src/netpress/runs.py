@@ -21,6 +21,8 @@ from netpress.measure import count_macs, count_params, weight_bytes
 from netpress.store import Workspace, finished_seed
 
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
+#: Accuracy of a pruned shape trained afresh.
+CONTROL = "control_val_acc"
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,15 @@ def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str,
 def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Merge the seeds' metrics: means and deviations of what training varies, the rest from the shipped seed."""
     merged = dict(rows[0]) | {"n_seeds": len(rows)}
-    for key in ("val_acc", "val_acc_best", "val_loss", "val_acc_before_tuning"):
+    for key in ("val_acc", "val_acc_best", "val_loss", "val_acc_before_tuning", CONTROL):
         if key not in rows[0]:
             continue
         values = [row[key] for row in rows]
         merged[key] = statistics.fmean(values)
         if len(rows) > 1:
             merged[f"{key}_std"] = statistics.stdev(values)
-    merged["val_acc_by_seed"] = [row["val_acc"] for row in rows]
+    for key in (key for key in ("val_acc", CONTROL) if key in rows[0]):
+        merged[f"{key}_by_seed"] = [row[key] for row in rows]
     if "rounds" in rows[0]:
         by_round = zip(*(row["rounds"] for row in rows), strict=True)
         merged["rounds"] = [over_seeds(list(same_round)) for same_round in by_round]
