@@ -49,6 +49,13 @@ class Bench:
             raise ConfigError(f"{self.model_id} names no recipe")
         return self.config.recipe
 
+    @property
+    def control_recipe(self) -> Recipe:
+        """The recipe of the item's controls."""
+        if self.config.control_recipe is None:
+            raise ConfigError(f"{self.model_id} names no control_recipe")
+        return self.config.control_recipe
+
     def split(self, name: str) -> DeviceSplit:
         """Load one split onto the device."""
         return device_split(self.root, name, self.manifest, self.device, self.config.runtime)

@@ -1,4 +1,8 @@
-"""One pruning curve: rounds of removal and fine-tuning, every round's model kept."""
+"""One pruning curve: rounds of removal and fine-tuning, every round's model kept.
+
+The shapes of chosen rounds are also trained afresh, to see what the parent's weights were worth: Liu et al.,
+Rethinking the value of network pruning, https://arxiv.org/abs/1810.05270. Of such a control the accuracy is kept.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +15,15 @@ from torch import Tensor, nn
 from netpress import artifacts
 from netpress.artifacts import Loaded, Spec
 from netpress.base import files
+from netpress.base.errors import ConfigError
 from netpress.bench import Bench
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
+from netpress.config import Prune
 from netpress.data.batches import DeviceSplit
 from netpress.engine import Schedule, fit
 from netpress.measure import count_params, evaluate, evidence
-from netpress.models import layer_sizes, widths_edit
-from netpress.runs import Made, run_seeds, save
+from netpress.models import build_edited, layer_sizes, widths_edit
+from netpress.runs import CONTROL, Made, run_seeds, save
 from netpress.store import Workspace
 
 #: Training and validation.
@@ -58,6 +64,7 @@ def _prune_seed(bench: Bench, splits: Splits, seed: int, work: Workspace) -> dic
     importance = importance_of(item.method, item.method_options)
     plan = plan_rounds(network, _example(parent.spec), item.rate, item.until, item.round_to, importance)
     epochs = share_epochs(item.epochs, len(plan))
+    controls = control_rounds(item, len(plan))
     curve = Curve(bench, work, seed, splits, parent, layer_sizes(network), _channels(network), epochs)
     start = evaluate(network.to(bench.device), splits[1], parent.spec.model_id)
     rounds = [_parent_row(bench, parent, start.accuracy, start.loss)]
@@ -67,6 +74,8 @@ def _prune_seed(bench: Bench, splits: Splits, seed: int, work: Workspace) -> dic
         place = work.models / f"round_{number}" / f"seed_{seed}"
         made = work.once(f"round_{number}", place, partial(_prune_round, curve, number, source, place))
         rounds.append(made["row"])
+        if number in controls:
+            rounds[-1] |= work.once(f"round_{number}_control", place, partial(_train_control, curve, number, place))
         source = place
     files.copy_folder(work.models / f"round_{len(epochs)}" / f"seed_{seed}", work.models / f"seed_{seed}")
     return made["metrics"] | {"epochs": item.epochs, "rate": item.rate, "rounds": rounds}
@@ -96,6 +105,36 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
         "val_acc_before_tuning": cut.accuracy,
     }
     return {"metrics": metrics, "row": row}
+
+
+def control_rounds(item: Prune, rounds: int) -> set[int]:
+    """Return the rounds that get a control, of the `rounds` that the curve has.
+
+    Raises:
+        ConfigError: the item names a round that the curve does not reach.
+    """
+    if not item.control:
+        return set()
+    beyond = [number for number in item.control_rounds if number > rounds]
+    if beyond:
+        raise ConfigError(
+            f"control_rounds names round {beyond[0]}, but rate {item.rate} takes {rounds} rounds to until "
+            f"{item.until:.0%}; allowed: 1 to {rounds}, or [] for the last"
+        )
+    return set(item.control_rounds) or {rounds}
+
+
+def _train_control(curve: Curve, number: int, place: Path) -> dict[str, Any]:
+    """Train the shape of the round in `place` from weights drawn afresh from the seed; returns its accuracy."""
+    bench, spec = curve.bench, artifacts.read_spec(place)
+    torch.manual_seed(curve.seed)
+    network = build_edited(spec.arch, len(spec.classes), spec.in_channels, spec.options, spec.edits)
+    schedule = Schedule(bench.control_recipe, bench.item.control_epochs, curve.seed)
+    label = f"{curve.work.label} control of round {number} ({spec.params:,} parameters)"
+    checkpoint = curve.work.checkpoint(f"round_{number}_control_fit")
+    runtime = bench.config.runtime
+    history = fit(network.to(bench.device), *curve.splits, schedule, runtime, label, checkpoint=checkpoint)
+    return {CONTROL: history[-1]["val_acc"]}
 
 
 def _example(spec: Spec) -> Tensor:

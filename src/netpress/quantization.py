@@ -64,8 +64,11 @@ def calibration_images(train: DeviceSplit, count: int, seed: int) -> np.ndarray:
 
 
 def initializer_bytes(data: bytes) -> int:
-    """Return the payload of all tensors of an ONNX model."""
+    """Return the payload of all tensors of an ONNX model as stored, 4-bit integers two to a byte."""
     import onnx
 
-    model = onnx.load_from_string(data)
-    return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
+    model, total = onnx.load_from_string(data), 0
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        total += (values.size + 1) // 2 if tensor.data_type == onnx.TensorProto.INT4 else values.nbytes
+    return total

@@ -20,6 +20,8 @@ from netpress.export import export_onnx
 from netpress.measure import count_macs, count_params, weight_bytes
 from netpress.store import Workspace, finished_seed
 
+#: Accuracy of a pruned shape trained afresh.
+CONTROL = "control_val_acc"
 #: What training varies from seed to seed.
 VARYING = (
     "val_acc",
@@ -29,7 +31,7 @@ VARYING = (
     "train_acc",
     "val_ece",
     "teacher_agreement",
-    "control_val_acc",
+    CONTROL,
 )
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
 
@@ -144,7 +146,8 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
         merged[key] = statistics.fmean(values)
         if len(rows) > 1:
             merged[f"{key}_std"] = statistics.stdev(values)
-    merged["val_acc_by_seed"] = [row["val_acc"] for row in rows]
+    for key in (key for key in ("val_acc", CONTROL) if key in rows[0]):
+        merged[f"{key}_by_seed"] = [row[key] for row in rows]
     if "val_acc_by_class" in rows[0]:
         merged["val_acc_by_class"] = [
             _mean(shares) for shares in zip(*(r["val_acc_by_class"] for r in rows), strict=True)

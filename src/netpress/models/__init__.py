@@ -12,6 +12,7 @@ from netpress.models._edits import Edit, apply_edits, layer_sizes, replace_layer
 
 __all__ = [
     "Edit",
+    "build_edited",
     "build_model",
     "build_on_meta",
     "layer_sizes",
@@ -46,6 +47,21 @@ def build_on_meta(arch: str, num_classes: int = 11, in_channels: int = 3, **opti
     """Build a network without storage, for counting."""
     with torch.device("meta"):
         return build_model(arch, num_classes, in_channels, **options)
+
+
+def build_edited(
+    arch: str, num_classes: int, in_channels: int, options: dict[str, Any], edits: list[Edit]
+) -> nn.Module:
+    """Build a network with the structure that a spec describes, freshly initialized as its architecture does it.
+
+    An architecture that does not leave PyTorch's own initialization says so in its function `initialize(network)`.
+    """
+    network = build_model(arch, num_classes, in_channels, **options)
+    apply_edits(network, edits)
+    initialize = getattr(plugins.load("models", arch), "initialize", None)
+    if initialize:
+        initialize(network)
+    return network
 
 
 def rebuild(

@@ -27,6 +27,13 @@ def build(num_classes: int, in_channels: int, options: Options) -> nn.Module:
     return ResNet18(num_classes, in_channels, options)
 
 
+def initialize(network: nn.Module) -> None:
+    """Draw the weights of the convolutions: He et al., https://arxiv.org/abs/1502.01852."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
 
@@ -70,9 +77,7 @@ class ResNet18(nn.Module):
         self.layer4 = _stage(widths[2], widths[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[3], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

@@ -54,6 +54,7 @@ class Round(Measured):
     channels_share: float = Field(gt=0, le=1)
     epochs_total: int = Field(ge=0)
     control_val_acc: float | None = Field(default=None, ge=0, le=1)
+    control_val_acc_std: float | None = Field(default=None, ge=0)
 
 
 class Metrics(Measured):

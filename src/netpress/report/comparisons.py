@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netpress.report import units
-from netpress.report.collect import Model, Study
+from netpress.report.collect import Model, Round, Study
 from netpress.report.curves import Curve
 from netpress.report.markdown import table
 from netpress.report.overview import accuracy, method_words
@@ -127,8 +127,12 @@ def change_table(study: Study, stage: str) -> str:
 
 
 def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
-    """Return every round of every curve: the channels asked for against what is left of channels, params and so on."""
+    """Return every round of every curve: the channels asked for against what is left of channels, params and so on.
+
+    The control is the round's shape trained afresh; its columns are there if some round has one.
+    """
     chosen = {p.id for p in on_front}
+    has_control = any(row.control_val_acc is not None for curve in curves for row in curve.rounds)
     rows = []
     for curve in curves:
         start = curve.rounds[0] if curve.rounds else None
@@ -150,8 +154,18 @@ def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
                     units.size(row.onnx_bytes),
                     accuracy(row),
                     units.points(row.val_acc - start.val_acc) if row.round else "-",
+                    *(_control(row) if has_control else ()),
                     "on it" if ids & chosen else "-",
                 ]
             )
     header = ["Curve", "Round", "Channels asked", "Channels left", "Params left", "MACs left", "Bytes left", "ONNX"]
-    return table([*header, "Val acc (%)", "Change (points)", "Pareto front"], rows) if rows else ""
+    header += ["Val acc (%)", "Change (points)", *(["Control (%)", "Above it (points)"] if has_control else ())]
+    return table([*header, "Pareto front"], rows) if rows else ""
+
+
+def _control(row: Round) -> tuple[str, str]:
+    """Return the control's accuracy, and by how much the pruned network is above it."""
+    if row.control_val_acc is None:
+        return "-", "-"
+    deviation = row.control_val_acc_std if row.n_seeds > 1 else None
+    return units.percent(row.control_val_acc, deviation), units.points(row.val_acc - row.control_val_acc)

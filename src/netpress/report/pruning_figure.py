@@ -24,7 +24,8 @@ def _draw(curves: Sequence[Curve], figure: "Figure") -> None:
     axes = figure.add_subplot()
     rounds = [row for curve in curves for row in curve.rounds]
     style.log_x(axes, [row.params for row in rounds], style.tick_count, "Parameters (log scale)", margin=1.3)
-    style.percent_y(axes, [100 * row.val_acc for row in rounds])
+    controls = [row.control_val_acc for row in rounds if row.control_val_acc is not None]
+    style.percent_y(axes, [100 * accuracy for accuracy in (*(row.val_acc for row in rounds), *controls)])
     style.grid(axes)
     _draw_parents(axes, curves)
     for number, curve in enumerate(curves):
@@ -41,7 +42,7 @@ def _draw_curve(axes: "Axes", curve: Curve, number: int) -> None:
     x = [row.params for row in curve.rounds]
     y = [100 * row.val_acc for row in curve.rounds]
     label = f"{curve.name}: {curve.parent}, rate {curve.rate:g}"
-    # Round 0 is the parent, an unfilled marker.
+    # Round 0 is the parent, an unfilled marker like the controls'.
     axes.plot(
         x,
         y,
@@ -59,18 +60,31 @@ def _draw_curve(axes: "Axes", curve: Curve, number: int) -> None:
     if any(deviations):
         axes.errorbar(x, y, yerr=deviations, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5, zorder=2)
     axes.plot(x[:1], y[:1], marker, color=colour, markersize=6.5, markerfacecolor="white", zorder=4)
-    control = [(r.params, 100 * r.control_val_acc) for r in curve.rounds if r.control_val_acc is not None]
-    if control:
-        axes.plot(
-            *zip(*control, strict=True),
-            ":",
-            color=colour,
-            linewidth=1.2,
-            zorder=2,
-            marker=marker,
-            markersize=3,
-            label=f"{curve.name}: control",
-        )
+    _draw_controls(axes, curve, colour, marker)
+
+
+def _draw_controls(axes: "Axes", curve: Curve, colour: str, marker: str) -> None:
+    """Draw the shapes trained afresh: small unfilled markers, each joined to its round by a thin dotted line."""
+    rounds = [row for row in curve.rounds if row.control_val_acc is not None]
+    if not rounds:
+        return
+    x = [row.params for row in rounds]
+    y = [100 * (row.control_val_acc or 0.0) for row in rounds]
+    axes.vlines(x, y, [100 * row.val_acc for row in rounds], color=colour, linewidth=1, linestyle=":", zorder=2)
+    deviations = [100 * (row.control_val_acc_std or 0.0) if row.n_seeds > 1 else 0.0 for row in rounds]
+    if any(deviations):
+        axes.errorbar(x, y, yerr=deviations, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5, zorder=2)
+    axes.plot(
+        x,
+        y,
+        marker,
+        color=colour,
+        markersize=5.5,
+        markerfacecolor="white",
+        markeredgewidth=1.3,
+        zorder=4,
+        label=f"{curve.name}: same shapes trained afresh",
+    )
 
 
 def _draw_parents(axes: "Axes", curves: Sequence[Curve]) -> None:
