@@ -36,6 +36,8 @@ class Spec(Strict):
     options: dict[str, Any]
     edits: list[Edit]
     method: str | None
+    init: str | None
+    init_sha256: str | None
     parent: str | None
     parent_sha256: str | None
     classes: list[str]

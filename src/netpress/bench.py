@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from netpress import artifacts, config, environment
+from netpress import artifacts, config, environment, pretrained
 from netpress.artifacts import Loaded, Spec
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import sha256_bytes
 from netpress.base.project import PREPARED, model_folder
-from netpress.config import Recipe, Runtime, VariantConfig, parent_of
+from netpress.config import Recipe, Runtime, Train, VariantConfig, parent_of
 from netpress.data.batches import DeviceSplit
 from netpress.data.prepared import Manifest, load_manifest, load_split
 from netpress.environment import Environment
@@ -25,7 +25,7 @@ class Bench:
     """One variant's stage at work: its config, the data, and what it follows from as it was when the stage began.
 
     `parents` are the specs of each seed's parent or teacher, `code` the hashes of the source files, `environment` where
-    the stage computes.
+    the stage computes, `init_sha256` the start of its weights, if they were trained elsewhere.
     """
 
     root: Path
@@ -36,6 +36,7 @@ class Bench:
     parents: dict[int, Spec]
     code: dict[str, str]
     environment: Environment
+    init_sha256: str | None
 
     @property
     def item(self) -> Any:
@@ -83,6 +84,7 @@ class Bench:
             "config": self.config.model_dump(exclude={"seeds", "item"}) | {"item": item.model_dump(exclude={"seeds"})},
             "data": self.manifest.model_dump(),
             "parent": parent.sha256 if parent else None,
+            "init": self.init_sha256,
             "environment": self.environment,
             "code": of_members(self.code, members),
         }
@@ -99,7 +101,8 @@ def open_bench(root: Path, stage: str, variant: str) -> Bench:
     code = code_hashes(root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py")
     manifest = load_manifest(root / PREPARED)
     here = environment_of(variant_config.runtime, device)
-    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code, here)
+    init = pretrained.hash_of(root, item.init, item.arch) if isinstance(item, Train) else None
+    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code, here, init)
 
 
 def _parent_folder(root: Path, item: Any, seed: int) -> Path:

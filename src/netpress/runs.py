@@ -96,6 +96,8 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
         options=made.options,
         edits=made.edits,
         method=made.method,
+        init=bench.item.init if bench.init_sha256 else None,
+        init_sha256=bench.init_sha256,
         parent=made.parent.spec.model_id if made.parent else None,
         parent_sha256=made.parent.spec.weights_sha256 if made.parent else None,
         classes=list(data.classes),

@@ -28,11 +28,21 @@ class Piece:
 
 @dataclass(frozen=True)
 class Source:
-    """A data source: its classes, its ready splits (`train`, perhaps `val`, `test`), and how many images they hold."""
+    """A data source.
+
+    Attributes:
+        classes: names in the order of the labels.
+        splits: the ready ones, `train` and perhaps `val` and `test`.
+        total: how many images there are in all.
+        unlabelled: images without a label, whose classes are to be predicted.
+        notes: what a user should know about the data.
+    """
 
     classes: tuple[str, ...]
     splits: Mapping[str, Iterable[Piece]]
     total: int
+    unlabelled: Iterable[Piece] = ()
+    notes: tuple[str, ...] = ()
 
 
 def spans(count: int, bytes_each: int) -> Iterator[tuple[int, int]]:

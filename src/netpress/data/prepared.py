@@ -85,6 +85,7 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
         source: Source = module.read(place, data, aside / "unpacked")
         spooled = spool(source, data, aside)
         splits, found = separate(spooled.ready, source.classes, data)
+        found.notes[:0] = source.notes
         new = aside / "new"
         with files.writing(new):
             new.mkdir()

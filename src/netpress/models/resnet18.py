@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from netpress.base.schema import Strict
 from netpress.models._blocks import scaled
 
+#: torchvision's weights for three channels and the options as they are.
+IMAGENET = "ResNet18_Weights.IMAGENET1K_V1"
+
 
 class Options(Strict):
     """Options of ResNet18."""
