@@ -8,7 +8,7 @@ from netpress.config import Params
 from netpress.report.collect import Study, collect
 from netpress.report.curves import columns_of, drawn_curves
 from netpress.report.pareto import points_of
-from netpress.report.write import write_report
+from netpress.report.write import report_text, write_report
 
 COLUMNS = ["round", "rate", "params", "macs", "onnx_bytes", "channels_share", "epochs_total", "val_acc"]
 
@@ -37,6 +37,14 @@ def test_a_sweep_with_the_settings_of_prune_is_drawn_once(tmp_path: Path) -> Non
 def test_a_sweep_that_differs_in_anything_else_is_drawn(tmp_path: Path) -> None:
     curves = drawn_curves(study_of(tmp_path, with_rate(0.5, epochs=7)))
     assert [curve.name for curve in curves] == ["main", "resnet18_rate50", "student_rate30"]
+
+
+def test_a_sweep_with_controls_of_its_own_is_drawn(tmp_path: Path) -> None:
+    params = with_rate(0.5)
+    name = "resnet18_rate50"
+    item = params.prune_sweep[name].model_copy(update={"control": True, "control_rounds": [1]})
+    params = params.model_copy(update={"prune_sweep": params.prune_sweep | {name: item}})
+    assert [curve.name for curve in drawn_curves(study_of(tmp_path, params))] == ["main", name, "student_rate30"]
 
 
 def test_files_hold_the_rows_of_each_curve(tmp_path: Path) -> None:
@@ -70,6 +78,21 @@ def test_the_control_has_a_column_only_where_it_was_measured(tmp_path: Path) -> 
     together = pd.read_csv(tmp_path / "plots/pruning_curves.csv")
     assert list(together.columns) == ["curve", *COLUMNS, "control_val_acc"]
     assert together["control_val_acc"].dropna().tolist() == [0.8]
+
+
+def test_the_table_has_the_control_and_what_the_rounds_weights_bring(tmp_path: Path) -> None:
+    params = sample_params()
+    made = write_metrics(tmp_path, params, seeds=3)
+    study = collect(tmp_path, params.items())
+    assert "Control" not in report_text(study, drawn_curves(study), [])
+    made["prune/main"]["rounds"][2] |= {"val_acc": 0.81, "control_val_acc": 0.8, "control_val_acc_std": 0.004}
+    write(tmp_path, "prune/main", made["prune/main"])
+    study = collect(tmp_path, params.items())
+    lines = report_text(study, drawn_curves(study), []).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| main (rate")]
+    assert [row[10:12] for row in cells[1:3]] == [["-", "-"], ["80.00 ± 0.40", "+1.00"]]
+    header = next(line for line in lines if line.startswith("| Curve"))
+    assert [cell.strip() for cell in header.strip("|").split("|")][10:12] == ["Control (%)", "Above it (points)"]
 
 
 def test_rounds_between_first_and_last_are_points_of_their_own(tmp_path: Path) -> None:

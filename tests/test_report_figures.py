@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,22 @@ def test_figures_show_something_at_their_size(study: Study) -> None:
 def test_pixels_depend_on_the_figures(study: Study) -> None:
     curves = drawn_curves(study)
     assert pruning_figure.draw(curves) != pruning_figure.draw(curves[:1])
+
+
+def test_controls_are_drawn_unfilled_and_within_the_axes(study: Study) -> None:
+    curve = drawn_curves(study)[0]
+    last = curve.rounds[-1].model_copy(update={"control_val_acc": 0.5, "control_val_acc_std": 0.01, "n_seeds": 2})
+    curve = replace(curve, rounds=(*curve.rounds[:-1], last))
+
+    def draw(figure: object) -> None:
+        pruning_figure._draw([curve], figure)  # type: ignore[arg-type]
+        axes = figure.axes[0]  # type: ignore[attr-defined]
+        lines = [line for line in axes.lines if line.get_label() == "main: same shapes trained afresh"]
+        assert [line.get_markerfacecolor() for line in lines] == ["white"]
+        assert lines[0].get_xydata().tolist() == [[last.params, 50.0]]
+        assert axes.get_ylim()[0] < 50
+
+    style.render(draw, (8.4, 4.9))
 
 
 @pytest.mark.slow

@@ -97,23 +97,19 @@ def _dequantized(name: str, weight: np.ndarray, outputs_first: bool, options: Op
     bits = options.bits if rows.shape[1] >= MIN_INPUTS else 8
     block = min(options.block, rows.shape[1])
     integers, scales = round_to_grid(rows, bits, block or rows.shape[1])
-    axis = 1 if block else 0
-    if not block:
-        scales = scales[:, 0]
-    if not outputs_first:
-        integers, scales, axis = integers.T, scales.T, 1 - axis
     kind, raw = (TensorProto.INT8, integers.tobytes()) if bits == 8 else (TensorProto.INT4, packed(integers))
-    attributes: dict[str, Any] = {"axis": axis} | ({"block_size": block} if block else {})
+    attributes: dict[str, Any] = {"axis": 1, "block_size": block} if block else {"axis": 0}
     tensors = [
-        helper.make_tensor(f"{name}_int{bits}", kind, integers.shape, raw, raw=True),
-        numpy_helper.from_array(np.ascontiguousarray(scales), f"{name}_scale"),
+        helper.make_tensor(f"{name}_int{bits}", kind, rows.shape, raw, raw=True),
+        numpy_helper.from_array(scales if block else scales[:, 0], f"{name}_scale"),
     ]
-    flat = name if weight.ndim == 2 else f"{name}_flat"
-    inputs = [tensor.name for tensor in tensors]
-    nodes = [helper.make_node("DequantizeLinear", inputs, [flat], name=f"{name}_dequantize", **attributes)]
-    if weight.ndim > 2:
+    inputs, made = [tensor.name for tensor in tensors], f"{name}_rows"
+    nodes = [helper.make_node("DequantizeLinear", inputs, [made], name=f"{name}_dequantize", **attributes)]
+    if outputs_first:
         tensors.append(numpy_helper.from_array(np.array(weight.shape, np.int64), f"{name}_shape"))
-        nodes.append(helper.make_node("Reshape", [flat, f"{name}_shape"], [name], name=f"{name}_reshape"))
+        nodes.append(helper.make_node("Reshape", [made, f"{name}_shape"], [name], name=f"{name}_reshape"))
+    else:
+        nodes.append(helper.make_node("Transpose", [made], [name], name=f"{name}_transpose", perm=[1, 0]))
     return tensors, nodes
 
 

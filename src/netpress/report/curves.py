@@ -22,17 +22,24 @@ class Curve:
 
 
 def drawn_curves(study: Study) -> list[Curve]:
-    """Return the curves to show, `main` first; a sweep with exactly the settings of `prune` is the same line."""
+    """Return the curves to show, `main` first; a sweep with the settings of `prune` is the same line."""
     main = study.by_id.get("prune/main")
     curves = []
     for model in study.models:
         if model.stage not in ("prune", "prune_sweep") or "/" in model.variant:
             continue
-        if model.stage == "prune_sweep" and main is not None and model.item == main.item:
+        if model.stage == "prune_sweep" and main is not None and _repeats(model.item, main.item):
             continue
         rounds = tuple(sorted(study.rounds(model.id), key=lambda r: r.round))
         curves.append(Curve(model.variant, model.id, model.parent or "", model.item.rate, rounds))
     return curves
+
+
+def _repeats(item: Any, main: Any) -> bool:
+    """Return whether a sweep's rounds are those of `main`, and its controls, if it has any."""
+    keys = {"control", "control_rounds", "control_recipe", "control_epochs"}
+    same_rounds = item.model_dump(exclude=keys) == main.model_dump(exclude=keys)
+    return same_rounds and (not item.control or item == main)
 
 
 def columns_of(curves: Sequence[Curve]) -> list[str]:

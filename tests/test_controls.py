@@ -1,0 +1,165 @@
+"""Controls: the shapes of chosen pruning rounds, trained from weights drawn afresh."""
+
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+from little import CURVE, forget, make_project, results
+from ruamel.yaml import YAML
+from torch import nn
+
+from netpress.base.errors import ConfigError
+from netpress.channels import importance_of, remove_channels
+from netpress.config import Prune
+from netpress.measure import count_params
+from netpress.models import build_edited, build_model, layer_sizes, sequence_edit, widths_edit
+from netpress.pruning import control_rounds
+
+#: Of two rounds.
+ITEM = {"from": "train/teacher"} | CURVE | {"control": True, "control_rounds": [1], "control_epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def whole(server, tmp_path_factory):
+    """A project with a pruned teacher, whose first round has a control, and its results."""
+    folder = make_project(tmp_path_factory.mktemp("whole") / "project", prune=ITEM)
+    for stage, args in (("prepare", []), ("train", ["teacher"]), ("prune", ["main"])):
+        server.finish(folder, stage, *args)
+    return folder, results(folder)
+
+
+@pytest.fixture
+def project(whole, tmp_path):
+    """A copy in which nothing is pruned yet."""
+    folder = shutil.copytree(whole[0], tmp_path / "project", symlinks=True)
+    forget(folder, "prune/main")
+    return folder
+
+
+def change(folder, **changes):
+    """Change keys of the curve in params.yaml."""
+    file, yaml = folder / "params.yaml", YAML()
+    params = yaml.load(file)
+    params["prune"] |= changes
+    with file.open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+
+
+def rounds_of(folder):
+    return json.loads((folder / "metrics/prune/main.json").read_text())["rounds"]
+
+
+def test_the_chosen_round_alone_has_a_control(whole):
+    rows = rounds_of(whole[0])
+    assert ["control_val_acc" in row for row in rows] == [False, True, False]
+    assert 0 < rows[1]["control_val_acc"] <= 1
+    assert rows[1]["control_val_acc_by_seed"] == [rows[1]["control_val_acc"]]
+
+
+def test_without_numbers_it_is_the_last_round(server, project):
+    change(project, control_rounds=[])
+    server.finish(project, "prune", "main")
+    assert ["control_val_acc" in row for row in rounds_of(project)] == [False, False, True]
+
+
+def test_the_rounds_are_those_of_a_curve_without_controls(server, whole, project):
+    change(project, control=False)
+    server.finish(project, "prune", "main")
+    models = {name for name in whole[1] if name.startswith("models/prune/")}
+    now = results(project)
+    assert models == {name for name in now if name.startswith("models/prune/")}
+    assert all(now[name] == whole[1][name] for name in models)
+    assert not any("control_val_acc" in row for row in rounds_of(project))
+
+
+@pytest.mark.parametrize(
+    ("moment", "says"),
+    [
+        ("after round_1_control_fit.json", "control of round 1 (23,791 parameters): goes on after epoch 1 of 3"),
+        ("after round_1_control.json", "round 2/2"),
+    ],
+)
+def test_a_killed_control_goes_on(server, whole, project, moment, says):
+    killed = server.run(project, "prune", "main", kill_at=moment)
+    assert killed["code"] == -signal.SIGKILL
+    output = server.finish(project, "prune", "main")
+    assert says in output
+    assert "round 1/2" not in output  # the round before it was finished
+    assert ("control of round 1" in output) == ("control" in says)
+    assert results(project) == whole[1]
+
+
+def test_a_round_that_the_curve_does_not_reach_is_refused_before_any_training(server, project):
+    change(project, control_rounds=[1, 3])
+    ended = server.run(project, "prune", "main")
+    assert ended["code"] == 1
+    assert "control_rounds names round 3, but rate 0.4 takes 2 rounds to until 20%" in ended["output"]
+    assert "allowed: 1 to 2, or [] for the last" in ended["output"]
+    assert "epoch" not in ended["output"]
+
+
+def item(**changes):
+    return Prune.model_validate(ITEM | changes)
+
+
+def test_rounds_are_chosen_once_each():
+    assert control_rounds(item(control_rounds=[]), 4) == {4}
+    assert control_rounds(item(control_rounds=[2, 4, 2]), 4) == {2, 4}
+    assert control_rounds(item(control=False, control_rounds=[9]), 4) == set()
+    with pytest.raises(ConfigError, match=r"control_rounds names round 5, .* allowed: 1 to 4"):
+        control_rounds(item(control_rounds=[1, 5]), 4)
+
+
+def pruned(arch, options):
+    """A network with fewer channels, and the edit that says so."""
+    torch.manual_seed(0)
+    network = build_model(arch, 11, 3, **options)
+    sizes = layer_sizes(network)
+    remove_channels(network, torch.zeros(2, 3, 32, 32), 0.4, 1, importance_of("magnitude", {"norm": 2}))
+    return network, widths_edit(sizes, network)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [("resnet18", {"width": 0.5}), ("mobile_student", {"width": 0.5}), ("compact_cnn", {"groups": 2})],
+)
+def test_the_controls_network_has_the_shape_and_other_weights_drawn_from_the_seed(arch, options):
+    network, edit = pruned(arch, options)
+    torch.manual_seed(1)
+    fresh = build_edited(arch, 11, 3, options, [edit])
+    assert count_params(fresh) == count_params(network)
+    assert layer_sizes(fresh) == layer_sizes(network)
+    for name, value in fresh.state_dict().items():
+        if value.ndim > 1:
+            assert not torch.equal(value, network.state_dict()[name])
+    torch.manual_seed(1)
+    again = build_edited(arch, 11, 3, options, [edit])
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+def spreads(network):
+    """Each convolution's deviation times the root of what its fan-out makes of it: 2 ** 0.5 for a ResNet's."""
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    return [float(m.weight.detach().std()) * (m.out_channels * m.kernel_size[0] ** 2) ** 0.5 for m in convs]
+
+
+def test_it_is_initialized_as_its_architecture_does_it_for_the_widths_that_it_has():
+    _, edit = pruned("resnet18", {"width": 0.5})
+    assert spreads(build_edited("resnet18", 11, 3, {"width": 0.5}, [edit])) == pytest.approx([2**0.5] * 20, rel=0.1)
+    _, edit = pruned("compact_cnn", {})
+    fresh = build_edited("compact_cnn", 11, 3, {}, [edit])
+    convs = [m for m in fresh.modules() if isinstance(m, nn.Conv2d)]
+    bounds = [(m.in_channels * m.kernel_size[0] ** 2) ** -0.5 for m in convs]  # PyTorch's own for convolutions
+    assert [float(m.weight.detach().abs().max()) for m in convs] == pytest.approx(bounds, rel=0.05)
+
+
+def test_a_factorized_networks_chains_are_built_too():
+    chain = nn.Sequential(nn.Conv2d(32, 8, 1, bias=False), nn.Conv2d(8, 32, 3, padding=1, bias=False))
+    edit = sequence_edit({"layer1.0.conv1": chain})
+    fresh = build_edited("resnet18", 11, 3, {"width": 0.5}, [edit])
+    assert [tuple(conv.weight.shape) for conv in fresh.get_submodule("layer1.0.conv1")] == [
+        (8, 32, 1, 1),
+        (32, 8, 3, 3),
+    ]
