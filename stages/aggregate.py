@@ -1,7 +1,7 @@
 """Collect the metrics of every model of params.yaml into tables, curves and figures.
 
-Reads the small metrics files alone, never a model. Writes metrics/summary.{json,md,csv}, plots/*.png,
-plots/pruning_curves.csv and plots/prune/<curve>.csv.
+Reads the small metrics files alone, never a model. Writes metrics/summary.{json,md,csv}, metrics/claims.json,
+plots/*.png, plots/pruning_curves.csv and plots/prune/<curve>.csv.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def aggregate(root: Path) -> None:
     for path in remove_stale(root, params.items(), params.final):
         print(f"removed {path.as_posix()}: params.yaml has no such model")
     environment.forget_others(root, environment.results_of(params.items(), params.final))
-    study = collect(root, params.items(), params.final)
+    study = collect(root, params.items(), params.final, params.claims, params.experiments)
     written = write_report(root, study)
     print(brief(study))
     print("wrote " + ", ".join(path.as_posix() for path in written))

@@ -22,7 +22,7 @@ def main(root: Path) -> None:
     write_json(root / "metrics/data.json", counts)
     environment.record(root, environment.DATA, sha256_file(root / PREPARED / MANIFEST), environment.current())
     size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
-    found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    found = ", ".join(f"{name} {count:,}" for name, count in counts.items() if isinstance(count, int))
     print("\n".join([*manifest.notes, f"{data.source}: images of {size}; {found}"]))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from netpress.base import files
 from netpress.config import Params, load
+from netpress.report.collect import Study, collect
 
 DEFAULT = Path(__file__).parent.parent / "profiles" / "default.yaml"
 #: Accuracy and parameters of networks trained from the start.
@@ -44,8 +45,10 @@ def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[
         else:
             made[model_id] = _trained(model_id, item)
     for model_id, metrics in made.items():
-        if seeds > 1:
-            for row in (metrics, *metrics.get("rounds", [])):
+        metrics["seeds"] = list(range(seeds))
+        for row in (metrics, *metrics.get("rounds", [])):
+            row["val_acc_by_seed"] = [row["val_acc"] + 0.002 * (seed - (seeds - 1) / 2) for seed in range(seeds)]
+            if seeds > 1:
                 row |= {"n_seeds": seeds, "val_acc_std": 0.0021}
         write(root, model_id, metrics)
     for model_id in params.final:
@@ -54,6 +57,11 @@ def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[
         test = {"test_acc": row["val_acc"] - 0.004, "n_images": 3000, "weights_sha256": row["weights_sha256"]}
         write(root, f"test/{model_id}", test)
     return made
+
+
+def study_in(root: Path, params: Params) -> Study:
+    """Collect the metrics below `root` as the stage does."""
+    return collect(root, params.items(), params.final, params.claims, params.experiments)
 
 
 def write(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
@@ -78,7 +86,10 @@ def _measures(name: str, accuracy: float, params: int) -> dict[str, Any]:
 def _trained(model_id: str, item: Any) -> dict[str, Any]:
     accuracy, params = TRAINED[model_id]
     kinds = {"arch": getattr(item, "arch", "large_cnn"), "method": getattr(item, "method", None)}
-    return _measures(model_id, accuracy, params) | kinds | {"epochs": item.epochs, "n_seeds": 1}
+    found = {"train_acc": accuracy + 0.03, "val_ece": 0.021, "val_acc_by_class": [accuracy - 0.01, accuracy + 0.01]}
+    if hasattr(item, "teacher"):
+        found |= {"teacher_agreement": 0.93}
+    return _measures(model_id, accuracy, params) | kinds | found | {"epochs": item.epochs, "n_seeds": 1}
 
 
 def _pruned(model_id: str, item: Any, parent: dict[str, Any]) -> dict[str, Any]:

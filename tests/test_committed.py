@@ -6,7 +6,7 @@ import pytest
 
 from netpress import config
 from netpress.report.collect import collect
-from netpress.report.write import make_report
+from netpress.report.write import SUMMARY, make_report
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def study():
     params = config.load(ROOT / "params.yaml")
-    return collect(ROOT, params.items(), params.final)
+    return collect(ROOT, params.items(), params.final, params.claims, params.experiments)
 
 
 def test_the_committed_params_are_the_default_profile():
@@ -25,7 +25,7 @@ def test_the_committed_tables_follow_from_the_committed_metrics(study):
     report = make_report(ROOT, study)
     for path, text in report.texts.items():
         assert (ROOT / path).read_text(encoding="utf-8") == text
-    assert len([m for stage in report.summary.values() for m in stage]) >= 16
+    assert len([m for stage in report.numbers[SUMMARY].values() for m in stage]) >= 16
 
 
 def test_the_numbers_make_sense(study):

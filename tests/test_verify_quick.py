@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_samples import sample_params, write_metrics
+from report_samples import sample_params, study_in, write_metrics
 
 from netpress import artifacts, environment
 from netpress.artifacts import Spec
 from netpress.base import files
 from netpress.data import prepared
 from netpress.data.prepared import Manifest
-from netpress.report.collect import collect
 from netpress.report.write import write_report
 from netpress.verify import quick_graph, quick_local, quick_results
 from netpress.verify.imports import local_imports, missing_deps, needless_deps
@@ -26,8 +25,8 @@ def project(tmp_path):
     """Metrics and tables that agree."""
     params = sample_params()
     write_metrics(tmp_path, params)
-    write_report(tmp_path, collect(tmp_path, params.items(), params.final))
-    return tmp_path, params.items(), params.final
+    write_report(tmp_path, study_in(tmp_path, params))
+    return tmp_path, params
 
 
 def places(findings):
@@ -45,6 +44,7 @@ def test_tables_that_follow_give_no_finding(project):
         "metrics/summary.md",
         "metrics/summary.csv",
         "metrics/summary.json",
+        "metrics/claims.json",
         "plots/pruning_curves.csv",
         "plots/prune/main.csv",
     ],
@@ -86,14 +86,14 @@ def test_a_note_on_environments_that_is_due_is_missed(project):
 
 
 def test_files_of_models_that_params_lack_are_found(project):
-    root, items, final = project
+    root, params = project
     for name in ["metrics/quantize/gone.json", "metrics/test/train/gone.json", "plots/prune/gone.csv"]:
         files.write_text(root / name, "{}")
     (root / "models/train/gone/seed_0").mkdir(parents=True)
     (root / "models/train/large_cnn").mkdir()
-    for result in ("data", "train/large_cnn", "train/gone", f"test/{final[0]}"):
+    for result in ("data", "train/large_cnn", "train/gone", f"test/{params.final[0]}"):
         environment.record(root, result, "1", {"cpu": "A"})
-    found = quick_results.orphans(root, items, final) + quick_results.table_findings(root, items, final)
+    found = quick_results.orphans(root, params) + quick_results.table_findings(root, params)
     assert places(found) == [
         ("warning", "metrics/environments.json: train/gone"),
         ("warning", "metrics/quantize/gone.json"),

@@ -181,11 +181,12 @@ def load_split(folder: Path, name: str, manifest: Manifest) -> Split:
     return Split(images, labels)
 
 
-def summary(manifest: Manifest) -> dict[str, int]:
-    """Return the counts that are tracked as metrics."""
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """Return what is tracked as metrics: counts, and the names of the classes."""
     counts = {f"{name}_images": sum(per_class) for name, per_class in manifest.counts.items()}
     found = ("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped")
-    return counts | {"classes": len(manifest.classes)} | {key: getattr(manifest, key) for key in found}
+    counts |= {"classes": len(manifest.classes)} | {key: getattr(manifest, key) for key in found}
+    return counts | {"class_names": list(manifest.classes)}
 
 
 def _read_array(path: Path, manifest: Manifest) -> np.ndarray:

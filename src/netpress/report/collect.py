@@ -4,7 +4,7 @@ Variants come from the items of params.yaml and never from a glob, so the files 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, Field
 
 from netpress.base.errors import ArtifactError, ConfigError
-from netpress.base.files import read_sealed
+from netpress.base.files import read_json, read_sealed
 from netpress.base.project import metrics_file
 from netpress.base.schema import Strict, parse
+from netpress.config import Claim, Experiment
 
 #: Stage -> the family under which its models are shown.
 FAMILIES = {
@@ -36,7 +37,12 @@ class Measured(Strict):
     val_acc: float = Field(ge=0, le=1)
     val_acc_best: float | None = Field(default=None, ge=0, le=1)
     val_acc_std: float | None = Field(default=None, ge=0)
+    val_acc_by_seed: list[float] = Field(default_factory=list)
+    val_acc_by_class: list[float | None] | None = None
+    val_ece: float | None = Field(default=None, ge=0, le=1)
     val_loss: float | None = None
+    train_acc: float | None = Field(default=None, ge=0, le=1)
+    teacher_agreement: float | None = Field(default=None, ge=0, le=1)
     n_seeds: int = Field(default=1, ge=1)
     params: int = Field(ge=1)
     macs: int = Field(ge=1)
@@ -64,6 +70,7 @@ class Metrics(Measured):
     method: str | None = None
     parent_sha256: str | None = None
     epochs: int = Field(ge=0)
+    seeds: list[int] = Field(default_factory=list)
     rate: float | None = Field(default=None, gt=0, lt=1)
     rounds: list[Round] = Field(default_factory=list)
 
@@ -123,9 +130,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Study:
-    """All models of one params.yaml, in the order of the graph."""
+    """All models of one params.yaml, in the order of the graph, and what it claims and compares them with."""
 
     models: tuple[Model, ...]
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> dict[str, Model]:
@@ -136,6 +145,16 @@ class Study:
         """Return the rounds of a pruning variant, or nothing for other models."""
         measured = self.by_id[model_id].measured
         return measured.rounds if isinstance(measured, Metrics) else []
+
+    def by_seed(self, model_id: str) -> dict[int, float]:
+        """Return seed -> validation accuracy of a model or of a pruning round.
+
+        Raises:
+            ArtifactError: there is no such model or round.
+        """
+        base = self.by_id["/".join(model_id.split("/")[:2])].measured
+        seeds = base.seeds if isinstance(base, Metrics) else []
+        return dict(zip(seeds, self.measured(model_id).val_acc_by_seed, strict=True))
 
     def measured(self, model_id: str) -> Measured:
         """Return the figures of a model or of a pruning round `<stage>/<variant>/round_<k>`.
@@ -152,13 +171,30 @@ class Study:
         return found[0]
 
 
-def collect(root: Path, items: Mapping[str, Any], final: Sequence[str] = ()) -> Study:
+def class_names(root: Path) -> list[str]:
+    """Return the names of the classes in the order of their labels, as `prepare` has left them in its metrics.
+
+    Raises:
+        ArtifactError: the metrics are missing or damaged.
+    """
+    found: list[str] = read_json(root / "metrics/data.json", "run 'dvc repro prepare'").get("class_names", [])
+    return found
+
+
+def collect(
+    root: Path,
+    items: Mapping[str, Any],
+    final: Sequence[str] = (),
+    claims: Mapping[str, Claim] | None = None,
+    experiments: Mapping[str, Experiment] | None = None,
+) -> Study:
     """Read the metrics of all models.
 
     Args:
         root: the project's folder.
         items: model id -> item of params.yaml, in the order of the graph.
         final: the model ids whose test metrics are read.
+        claims, experiments: those sections of params.yaml.
 
     Raises:
         ArtifactError: a file is missing, damaged, or belongs to other weights; names file and remedy.
@@ -173,7 +209,7 @@ def collect(root: Path, items: Mapping[str, Any], final: Sequence[str] = ()) -> 
         rows.append(Model(model.id, model.item, model.arch, model.method, model.measured, tests.get(model.id)))
         for chosen in (i for i in final if i.startswith(f"{model.id}/round_")):
             rows.append(Model(chosen, model.item, model.arch, model.method, study.measured(chosen), tests[chosen]))
-    return Study(tuple({row.id: row for row in rows}.values()))
+    return Study(tuple({row.id: row for row in rows}.values()), claims or {}, experiments or {})
 
 
 def stale_metrics(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[Path]:

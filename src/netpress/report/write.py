@@ -7,8 +7,9 @@ from typing import Any
 
 from netpress import environment
 from netpress.base.files import csv_text, write_bytes, write_json, write_text
-from netpress.report import comparisons, environments, overview, pareto
-from netpress.report.collect import Study
+from netpress.report import claims, comparisons, environments, experiments, overview, pareto
+from netpress.report.claims import Judged
+from netpress.report.collect import Study, class_names
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
 from netpress.report.pareto import Point
 
@@ -23,30 +24,35 @@ least as accurate and as small, and better in one of the two; otherwise the most
 
 
 SUMMARY = Path("metrics/summary.json")
+CLAIMS = Path("metrics/claims.json")
 CURVES = Path("plots/prune")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Every table of the report: the content of `SUMMARY`, and of the text files by their path below the root."""
+    """Every table of the report: content of the JSON and of the text files, by their path below the root."""
 
-    summary: dict[str, dict[str, dict[str, float]]]
+    numbers: dict[Path, dict[str, Any]]
+    judged: Sequence[Judged]
     texts: dict[Path, str]
     curves: Sequence[Curve]
     points: Sequence[Point]
 
 
 def make_report(root: Path, study: Study) -> Report:
-    """Make the tables in memory; below `root` the record of environments alone is read."""
+    """Make the tables in memory; below `root` the record of environments and the classes' names alone are read."""
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
     note = environments.note(study, environment.load(root))
+    judged = claims.judge(study)
+    shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
     texts = {
-        Path("metrics/summary.md"): report_text(study, curves, on_front, note),
+        Path("metrics/summary.md"): report_text(study, curves, on_front, note, shown, claims.claims_table(judged)),
         Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, on_front), overview.CSV_COLUMNS),
     }
-    return Report(overview.summary(study), texts | _curve_texts(curves), curves, points)
+    numbers = {SUMMARY: overview.summary(study), CLAIMS: claims.as_metrics(judged)}
+    return Report(numbers, judged, texts | _curve_texts(curves), curves, points)
 
 
 def write_report(root: Path, study: Study) -> list[Path]:
@@ -55,12 +61,13 @@ def write_report(root: Path, study: Study) -> list[Path]:
     Files of curves that no longer exist are removed from `plots/prune/`.
     """
     report = make_report(root, study)
-    write_json(root / SUMMARY, report.summary)
+    for path, value in report.numbers.items():
+        write_json(root / path, value)
     for path, text in report.texts.items():
         write_text(root / path, text)
     for stale in stale_curves(root, report):
         (root / stale).unlink()
-    return [SUMMARY, *report.texts, *_write_figures(root, study, report.curves, report.points)]
+    return [*report.numbers, *report.texts, *_write_figures(root, study, report)]
 
 
 def stale_curves(root: Path, report: Report) -> list[Path]:
@@ -69,7 +76,14 @@ def stale_curves(root: Path, report: Report) -> list[Path]:
     return [path for path in found if path not in report.texts]
 
 
-def report_text(study: Study, curves: Sequence[Curve], on_front: Sequence[Point], note: str = "") -> str:
+def report_text(
+    study: Study,
+    curves: Sequence[Curve],
+    on_front: Sequence[Point],
+    note: str = "",
+    experiments_shown: str = "",
+    claims_shown: str = "",
+) -> str:
     """Return the Markdown report; sections without models are left out, and `note` stands below the introduction."""
     sections = [
         ("Distillation", comparisons.distillation_table(study)),
@@ -79,6 +93,8 @@ def report_text(study: Study, curves: Sequence[Curve], on_front: Sequence[Point]
         ("Quantization", comparisons.change_table(study, "quantize")),
     ]
     texts = [INTRODUCTION, *([note] if note else []), overview.overview(study, on_front)]
+    texts += [f"## Claims\n\n{claims_shown}"] if claims_shown else []
+    texts += [experiments_shown] if experiments_shown else []
     texts += [f"## {title}\n\n{text}" for title, text in sections if text]
     return "\n".join(texts)
 
@@ -90,14 +106,15 @@ def _curve_texts(curves: Sequence[Curve]) -> dict[Path, str]:
     return together | {CURVES / f"{c.name}.csv": csv_text(curve_rows(c, columns), columns) for c in curves}
 
 
-def _write_figures(root: Path, study: Study, curves: Sequence[Curve], points: Sequence[Point]) -> list[Path]:
+def _write_figures(root: Path, study: Study, report: Report) -> list[Path]:
     # Drawing loads matplotlib; the tables do not need it.
-    from netpress.report import distillation_figure, pruning_figure, size_figure
+    from netpress.report import claims_figure, distillation_figure, pruning_figure, size_figure
 
     pictures = {
-        Path("plots/pruning_curves.png"): pruning_figure.draw(curves),
-        Path("plots/accuracy_size.png"): size_figure.draw(points),
+        Path("plots/pruning_curves.png"): pruning_figure.draw(report.curves),
+        Path("plots/accuracy_size.png"): size_figure.draw(report.points),
         Path("plots/distillation.png"): distillation_figure.draw(study),
+        Path("plots/claims.png"): claims_figure.draw(report.judged),
     }
     for path, png in pictures.items():
         write_bytes(root / path, png)

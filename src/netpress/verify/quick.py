@@ -20,14 +20,13 @@ def examine(root: Path) -> list[Finding]:
         params = load_checked(root / "params.yaml")
     except NetpressError as error:
         return [*findings, Finding("error", "params.yaml", str(error), "mend it; the rest is checked after that")]
-    items, final = params.items(), params.final
     try:
         lock = locks.read_lock(root / locks.NAME)
     except NetpressError as error:
         return [*findings, Finding("error", locks.NAME, str(error), "mend it; the rest is checked after that")]
     findings += quick_graph.lock_findings(root, lock)
-    findings += quick_results.table_findings(root, items, final)
-    findings += quick_results.orphans(root, items, final)
+    findings += quick_results.table_findings(root, params)
+    findings += quick_results.orphans(root, params)
     findings += quick_local.data_findings(root)
-    findings += quick_local.model_findings(root, items)
+    findings += quick_local.model_findings(root, params.items())
     return findings

@@ -1,31 +1,30 @@
 """Tables against the metrics that they show, and files of models that params.yaml does not have."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from netpress import environment
 from netpress.base.errors import ArtifactError
 from netpress.base.project import MODEL_STAGES
+from netpress.config import Params
 from netpress.report.collect import collect, stale_metrics
-from netpress.report.write import SUMMARY, make_report, stale_curves
+from netpress.report.write import make_report, stale_curves
 from netpress.verify.findings import Finding
 
 AGGREGATE = "run 'dvc repro --force --single-item aggregate' and commit metrics/, plots/ and dvc.lock"
 
 
-def table_findings(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[Finding]:
+def table_findings(root: Path, params: Params) -> list[Finding]:
     """Find metrics that are missing, damaged or of other weights, and tables that do not follow from them."""
     try:
-        study = collect(root, items, final)
+        study = collect(root, params.items(), params.final, params.claims, params.experiments)
         report = make_report(root, study)
     except ArtifactError as error:
         where, _, text = str(error).partition(" ")
         return [Finding("error", where, text, "the tables are checked after that")]
     wrong = [path for path, text in report.texts.items() if _read(root / path) != text.encode("utf-8")]
-    if _json(root / SUMMARY) != report.summary:
-        wrong.append(SUMMARY)
+    wrong += [path for path, value in report.numbers.items() if _json(root / path) != value]
     findings = [
         Finding("error", path.as_posix(), "does not follow from params.yaml and metrics/", AGGREGATE) for path in wrong
     ]
@@ -35,9 +34,9 @@ def table_findings(root: Path, items: Mapping[str, Any], final: Sequence[str]) -
     ]
 
 
-def orphans(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> list[Finding]:
+def orphans(root: Path, params: Params) -> list[Finding]:
     """Find metrics, records of environments and model folders of variants that params.yaml does not have."""
-    text = "params.yaml has no such model"
+    text, items, final = "params.yaml has no such model", params.items(), params.final
     findings = [Finding("warning", path.as_posix(), text, AGGREGATE) for path in stale_metrics(root, items, final)]
     file = environment.FILE.as_posix()
     try:

@@ -1,0 +1,160 @@
+"""Claims on made-up accuracies: what holds, what fails, what nobody can tell."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_samples import sample_params, study_in, write, write_metrics
+
+from netpress.base import files
+from netpress.config import Claim
+from netpress.report import claims_figure
+from netpress.report.claims import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    Comparison,
+    Judged,
+    as_metrics,
+    claims_table,
+    compare,
+    judge,
+    t_quantile,
+)
+from netpress.report.write import write_report
+
+
+def by_seed(*values):
+    return dict(enumerate(values))
+
+
+def verdict(one, two, margin=None):
+    return compare("a", "b", by_seed(*one), by_seed(*two), margin).verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "expected"),
+    [
+        ((0.70, 0.71, 0.72), (0.75, 0.76, 0.78), HOLDS),
+        ((0.75, 0.76, 0.78), (0.70, 0.71, 0.72), FAILS),
+        ((0.70, 0.76, 0.72), (0.74, 0.73, 0.75), OPEN),  # too noisy
+        ((0.70,), (0.90,), OPEN),  # one seed tells nothing
+        ((0.70, 0.80), (0.71, 0.81), HOLDS),  # seed by seed the same step, however far the seeds lie apart
+        ((0.70, 0.71), (0.70, 0.71), OPEN),  # not more accurate, not less
+    ],
+)
+def test_an_order_is_judged_by_the_interval_of_the_paired_differences(one, two, expected):
+    assert verdict(one, two) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "expected"),
+    [
+        ((0.700, 0.710, 0.720), (0.701, 0.710, 0.721), HOLDS),
+        ((0.70, 0.71, 0.72), (0.75, 0.76, 0.77), FAILS),
+        ((0.70, 0.71, 0.72), (0.71, 0.70, 0.74), OPEN),
+        ((0.70,), (0.70,), OPEN),
+        ((0.70, 0.71), (0.70, 0.71), HOLDS),
+    ],
+)
+def test_equality_asks_for_an_interval_within_the_margin(one, two, expected):
+    assert verdict(one, two, margin=0.01) == expected
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    found = compare("a", "b", by_seed(0.5, 0.5, 0.5), by_seed(0.51, 0.52, 0.53), None)
+    assert t_quantile(2) == pytest.approx(4.302653)
+    assert found.difference == pytest.approx(0.02)
+    assert (found.low, found.high) == pytest.approx((0.02 - 4.302653 * 0.01 / 3**0.5, 0.02 + 4.302653 * 0.01 / 3**0.5))
+
+
+def test_only_seeds_that_both_have_are_compared():
+    found = compare("a", "b", {0: 0.5, 1: 0.9}, {0: 0.6, 2: 0.1}, None)
+    assert (found.n, found.difference, found.low) == (1, pytest.approx(0.1), None)
+    without = compare("a", "b", {0: 0.5}, {1: 0.7}, None)
+    assert (without.n, without.difference, without.verdict) == (0, pytest.approx(0.2), OPEN)
+
+
+accuracies = st.lists(st.floats(0.1, 0.8), min_size=2, max_size=5)
+
+
+@given(one=accuracies, two=accuracies, shift=st.floats(-0.05, 0.05))
+def test_a_common_shift_of_all_seeds_changes_nothing_and_turning_round_reverses(one, two, shift):
+    plain = compare("a", "b", by_seed(*one), by_seed(*two), None)
+    moved = compare("a", "b", by_seed(*(v + shift for v in one)), by_seed(*(v + shift for v in two)), None)
+    assert moved.difference == pytest.approx(plain.difference, abs=1e-9)
+    assert (moved.low, moved.high) == pytest.approx((plain.low, plain.high), abs=1e-9)
+    turned = compare("b", "a", by_seed(*two), by_seed(*one), None)
+    assert (turned.low, turned.high) == pytest.approx((-plain.high, -plain.low), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [((HOLDS, HOLDS), HOLDS), ((HOLDS, OPEN), OPEN), ((OPEN, FAILS), FAILS), ((HOLDS, FAILS), FAILS)],
+)
+def test_a_claim_is_as_good_as_its_worst_comparison(verdicts, expected):
+    ends = {HOLDS: (0.01, 0.02), FAILS: (-0.02, -0.01), OPEN: (-0.01, 0.01)}
+    compared = tuple(Comparison("a", "b", None, 3, 0.0, *ends[verdict]) for verdict in verdicts)
+    assert Judged("c", "text", compared).verdict == expected
+
+
+def claim(**changes):
+    values = {"text": "one beats the other", "order": [], "equal": [], "margin": 0.01} | changes
+    return Claim.model_validate(values)
+
+
+CLAIMS = {
+    "up": claim(order=["train/student_alone", "distill/kd_weak", "distill/kd_strong"]),
+    "down": claim(order=["lowrank/compact_plain", "lowrank/compact_depthwise"]),
+    "same": claim(equal=["train/large_cnn", "train/resnet18_strong"]),
+    "round": claim(order=["prune/main/round_1", "train/resnet18_strong"]),
+}
+
+
+def test_claims_are_written_and_shown(tmp_path):
+    params = sample_params(claims=CLAIMS)
+    write_metrics(tmp_path, params, seeds=3)
+    write_report(tmp_path, study_in(tmp_path, params))
+    found = json.loads((tmp_path / "metrics/claims.json").read_text())
+    assert {name: entry["verdict"] for name, entry in found.items()} == {
+        "up": HOLDS,
+        "down": FAILS,
+        "same": HOLDS,
+        "round": HOLDS,
+    }
+    first = found["up"]["distill/kd_weak > train/student_alone"]
+    assert first == {"n": 3, **{key: pytest.approx(0.0038) for key in ("difference", "low", "high")}}
+    report = (tmp_path / "metrics/summary.md").read_text()
+    assert "## Claims" in report
+    assert "paired t-test" in report
+
+
+def test_one_seed_is_never_enough(tmp_path):
+    params = sample_params(claims=CLAIMS)
+    write_metrics(tmp_path, params)
+    judged = judge(study_in(tmp_path, params))
+    assert {entry.verdict for entry in judged} == {OPEN}
+    assert "low" not in as_metrics(judged)["up"]["distill/kd_weak > train/student_alone"]
+
+
+def test_models_with_seeds_of_their_own_are_paired_by_seed(tmp_path):
+    params = sample_params(claims=CLAIMS)
+    made = write_metrics(tmp_path, params, seeds=3)
+    path = tmp_path / "metrics/distill/kd_strong.json"
+    alone = made["distill/kd_strong"] | {"seeds": [1], "n_seeds": 1, "val_acc_by_seed": [0.95]}
+    write(tmp_path, "distill/kd_strong", alone)
+    assert files.read_sealed(path, "")["seeds"] == [1]
+    up = judge(study_in(tmp_path, params))[0]
+    assert [comparison.n for comparison in up.comparisons] == [3, 1]
+    assert up.verdict == OPEN
+
+
+def test_without_claims_there_is_an_empty_file_and_no_section(tmp_path):
+    params = sample_params(claims={})
+    write_metrics(tmp_path, params)
+    write_report(tmp_path, study_in(tmp_path, params))
+    assert json.loads((tmp_path / "metrics/claims.json").read_text()) == {}
+    assert "## Claims" not in (tmp_path / "metrics/summary.md").read_text()
+    assert claims_table([]) == ""
+    assert claims_figure.draw([]).startswith(b"\x89PNG")
