@@ -35,6 +35,8 @@ def made(arch="compact_cnn", options=None, edit=None):
         options=options,
         edits=edits,
         method=None,
+        init=None,
+        init_sha256=None,
         parent=None,
         parent_sha256=None,
         classes=list("abcde"),

@@ -12,7 +12,7 @@ from source_samples import gather, paint, settings
 
 from netpress.base.errors import DataError
 from netpress.data.spool import spool
-from netpress.sources import _tree, imagefolder
+from netpress.sources import _pictures, _tree, imagefolder
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def test_pictures_of_every_mode_become_rgb_squares_and_stand_upright(tmp_path):
     Image.new("RGBA", (40, 50), (9, 8, 7, 128)).save(tmp_path / "alpha.png")
     Image.new("P", (64, 32), 3).save(tmp_path / "palette.gif")
     for path in tmp_path.iterdir():
-        assert imagefolder.decode(path, 32, "x").shape == (32, 32, 3)
+        assert _pictures.decode(path, 32, "x").shape == (32, 32, 3)
     half = Image.new("RGB", (64, 64))
     half.paste((255, 255, 255), (0, 0, 64, 32))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     half.save(tmp_path / "turned.png", exif=exif)
-    turned = imagefolder.decode(tmp_path / "turned.png", 32, "x")
+    turned = _pictures.decode(tmp_path / "turned.png", 32, "x")
     assert turned[0].max() == 0
     assert turned[-1].min() == 255
 
@@ -84,10 +84,10 @@ def test_all_bad_pictures_are_named_in_one_run(folder, tmp_path_factory):
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(imagefolder, "MOST_PIXELS", 100)
+    monkeypatch.setattr(_pictures, "MOST_PIXELS", 100)
     paint(tmp_path / "big.png")
     with pytest.raises(DataError, match="40x30 pixels are too many"):
-        imagefolder.decode(tmp_path / "big.png", 32, "x")
+        _pictures.decode(tmp_path / "big.png", 32, "x")
 
 
 def test_broken_trees_are_named(folder, tmp_path_factory):
@@ -126,7 +126,7 @@ def test_a_link_that_leads_out_is_refused(folder, tmp_path_factory):
 
 def refused(path, message):
     with pytest.raises(DataError, match=message):
-        imagefolder.decode(path, 32, "x")
+        _pictures.decode(path, 32, "x")
 
 
 def test_sixteen_bit_pictures_are_refused_where_pillow_would_cut_them_off(tmp_path):
@@ -139,12 +139,12 @@ def test_sixteen_bit_pictures_are_refused_where_pillow_would_cut_them_off(tmp_pa
 def test_a_very_long_picture_is_cut_before_it_is_resized(tmp_path):
     """Its shorter side at 512 pixels would make the longer one a hundred million."""
     Image.new("RGB", (200_000, 1), (1, 2, 3)).save(tmp_path / "long.png")
-    assert imagefolder.decode(tmp_path / "long.png", 512, "x")[5, 5].tolist() == [1, 2, 3]
+    assert _pictures.decode(tmp_path / "long.png", 512, "x")[5, 5].tolist() == [1, 2, 3]
     stripe = Image.new("RGB", (1000, 20))
     stripe.paste((255, 255, 255), (480, 0, 520, 20))
     for picture, name in ((stripe, "wide.png"), (stripe.rotate(90, expand=True), "tall.png")):
         picture.save(tmp_path / name)
-        assert imagefolder.decode(tmp_path / name, 20, "x").min() == 255
+        assert _pictures.decode(tmp_path / name, 20, "x").min() == 255
 
 
 def test_a_link_to_nothing_and_a_linked_folder_are_named_with_the_bad_pictures(folder):

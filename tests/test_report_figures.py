@@ -82,7 +82,7 @@ def test_bytes_are_equal_in_two_processes_whatever_the_users_style(tmp_path: Pat
         assert done.returncode == 0, done.stderr
         assert "metrics/summary.md" in done.stdout
     written = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a/plots").rglob("*.*"))
-    assert len(written) == 7
+    assert len(written) == 8
     for path in written:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 

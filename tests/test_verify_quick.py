@@ -119,6 +119,8 @@ def model(project):
         options={},
         edits=[],
         method=None,
+        init=None,
+        init_sha256=None,
         parent=None,
         parent_sha256=None,
         classes=["a", "b"],

@@ -24,6 +24,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MODEL_ID_HELP = "a model id such as train/resnet18_strong"
 MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
 MAX_OPTIONS = 100
+#: The `init` that asks for torchvision's weights.
+IMAGENET = "imagenet"
 #: Keys of an item that name a recipe.
 RECIPE_KEYS = ("recipe", "control_recipe")
 
@@ -350,6 +352,14 @@ def check_recipe(name: str, recipes: Any, where: str, key: str) -> None:
     if name not in known:
         key = f"{where}.{key}"
         raise ParamsError([(key, f"{key}: no recipe '{name}'{plugins.near_or_known(name, known)}")])
+
+
+def check_imagenet(arch: str, where: str) -> None:
+    """Raise unless torchvision has weights for the architecture; `where` is the key that asks for them."""
+    known = [name for name in plugins.names("models") if hasattr(plugins.load("models", name), "IMAGENET")]
+    if arch not in known:
+        text = f"{where} = {IMAGENET}: torchvision has weights for {', '.join(known)} and not for {arch}"
+        raise ParamsError([(where, f"{text}; set it to none, or put a file into data/weights and name it")])
 
 
 def parent_of(item: Any) -> str | None:

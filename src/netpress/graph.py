@@ -14,11 +14,13 @@ from netpress.base.params_file import Document
 from netpress.base.project import MODEL_STAGES
 from netpress.base.schema import parse
 from netpress.config import (
+    IMAGENET,
     ITEM_TYPES,
     RECIPE_KEYS,
     Data,
     Distill,
     Params,
+    check_imagenet,
     check_recipe,
     parent_of,
     refuse_larger_student,
@@ -132,6 +134,8 @@ def _checks_of(item: Any, where: str, known: Known) -> Sequence[Callable[[], Non
         checks.append(functools.partial(check_recipe, getattr(item, key), known.recipes, where, key))
     if hasattr(item, "arch"):
         checks.append(lambda: _check_plugin("models", item.arch, item.options, where, "arch", "options"))
+        if getattr(item, "init", None) == IMAGENET:
+            checks.append(lambda: check_imagenet(item.arch, f"{where}.init"))
     if hasattr(item, "method"):
         options = item.method_options
         checks.append(lambda: _check_plugin(item.family, item.method, options, where, "method", "method_options"))

@@ -15,9 +15,10 @@ from netpress import artifacts
 from netpress.base import plugins
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import sha256_file
+from netpress.config import IMAGENET, check_imagenet
 
 WEIGHTS = Path("data/weights")
-NONE, IMAGENET = "none", "imagenet"
+NONE = "none"
 #: Under these keys checkpoints of other programs keep their state dict.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 #: Put before every name by `DataParallel`.
@@ -72,16 +73,6 @@ def head_of(network: nn.Module) -> set[str]:
     return {f"{name}.{part}" for name in linear[-1:] for part, _ in network.get_submodule(name).named_parameters()}
 
 
-def check_imagenet(arch: str) -> None:
-    """Raise `ConfigError` unless torchvision has weights for the architecture."""
-    if getattr(plugins.load("models", arch), "IMAGENET", None) is None:
-        known = [name for name in plugins.names("models") if hasattr(plugins.load("models", name), "IMAGENET")]
-        raise ConfigError(
-            f"init = imagenet: torchvision has no weights for {arch}, only for {', '.join(known)}; "
-            "set init: none, or put a file into data/weights and name it"
-        )
-
-
 def _faults(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
     """Yield (tensor's name, what is wrong with it)."""
     for name, tensor in own.items():
@@ -130,7 +121,7 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _torchvision_weights(arch: str) -> Any:
-    check_imagenet(arch)
+    check_imagenet(arch, "init")
     from torchvision.models import get_weight
 
     return get_weight(plugins.load("models", arch).IMAGENET)

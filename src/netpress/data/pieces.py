@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: What the images without a label are called where splits have their names.
+UNLABELLED = "unlabelled"
 #: Bytes of images in one piece, at most, unless a single image has more.
 PIECE = 2**20
 

@@ -1,9 +1,10 @@
 """The prepared data: arrays that any tool reads with `np.load`, and a manifest with their hashes."""
 
+import csv
 import dataclasses
 import io
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from netpress.base.schema import Strict, parse
 from netpress.config import Data
 from netpress.data.arrays import write_array
 from netpress.data.near import find_twins
-from netpress.data.pieces import Source
+from netpress.data.pieces import UNLABELLED, Source
 from netpress.data.splits import Chosen, Split, separate
 from netpress.data.spool import Spooled, spool
 
 MANIFEST = "manifest.json"
 NEAR_DUPLICATES = "near_duplicates.csv"
+UNLABELLED_IMAGES, UNLABELLED_IDS = f"{UNLABELLED}_images.npy", f"{UNLABELLED}.csv"
+#: The column of the ids, as in the course's table of predictions.
+ID = "Id"
 NEAR_COLUMNS = ("split", "index", "later_split", "later_index", "distance")
 REMEDY = "run 'dvc repro prepare' to make the data anew"
 
@@ -38,6 +42,7 @@ class Manifest(Strict):
         duplicates, conflicts, overlaps, dropped, notes: see `Findings`.
         near_duplicates: images that have a near-duplicate in a later split; `near_duplicates.csv` shows the nearest.
         skipped: bad pictures that were left out.
+        unlabelled: images without a label, whose classes are to be predicted.
     """
 
     source: str
@@ -54,6 +59,7 @@ class Manifest(Strict):
     dropped: int
     near_duplicates: int
     skipped: int
+    unlabelled: int
     notes: list[str]
 
     def has_split(self, name: str) -> bool:
@@ -71,7 +77,7 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
         root: the project; `data.root` is relative to it.
         data: the section `data` of params.yaml.
         out: gets `{train,val,test}_images.npy` (N, H, W, C) uint8, `_labels.npy` (N) int64, `near_duplicates.csv`
-            and the manifest.
+            and the manifest; with images without labels also `unlabelled_images.npy` and their ids, `unlabelled.csv`.
 
     Raises:
         DataError: the data are missing or cannot be used; says which file and why.
@@ -84,12 +90,14 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
     with files.aside_folder(out) as aside:
         source: Source = module.read(place, data, aside / "unpacked")
         spooled = spool(source, data, aside)
-        splits, found = separate(spooled.ready, source.classes, data)
+        ready = {name: listing for name, listing in spooled.ready.items() if name != UNLABELLED}
+        splits, found = separate(ready, source.classes, data)
         found.notes[:0] = source.notes
         new = aside / "new"
         with files.writing(new):
             new.mkdir()
         hashes, statistics = _write_splits(new, spooled, splits)
+        hashes |= _write_unlabelled(new, spooled)
         near_count, pairs = find_twins(
             spooled.near_hashes(), {name: spooled.first[split.ready] + split.index for name, split in splits.items()}
         )
@@ -107,6 +115,7 @@ def prepare(root: Path, data: Data, out: Path) -> Manifest:
             "sha256": hashes,
             "near_duplicates": near_count,
             "skipped": spooled.skipped,
+            "unlabelled": len(spooled.ready[UNLABELLED].labels) if UNLABELLED in spooled.ready else 0,
         }
         manifest = parse(Manifest, facts | dataclasses.asdict(found), "manifest")
         files.write_sealed(new / MANIFEST, manifest.model_dump())
@@ -129,6 +138,20 @@ def _write_splits(
         file = f"{name}_labels.npy"
         hashes[file] = write_array(folder / file, (len(split),), "int64", [split.labels])
     return hashes, channel_statistics(levels)
+
+
+def _write_unlabelled(folder: Path, spooled: Spooled) -> dict[str, str]:
+    """Write the images without a label and their ids, the names of their files; return file -> sha256."""
+    if UNLABELLED not in spooled.ready:
+        return {}
+    count = len(spooled.ready[UNLABELLED].labels)
+    images = spooled.images(UNLABELLED, np.arange(count))
+    ids = [{ID: PurePosixPath(name).stem} for name in spooled.names(UNLABELLED)]
+    files.write_csv(folder / UNLABELLED_IDS, ids, [ID])
+    return {
+        UNLABELLED_IMAGES: write_array(folder / UNLABELLED_IMAGES, (count, *spooled.shape), "uint8", images),
+        UNLABELLED_IDS: files.sha256_file(folder / UNLABELLED_IDS),
+    }
 
 
 def _counting(pieces: Iterator[np.ndarray], levels: np.ndarray) -> Iterator[np.ndarray]:
@@ -181,10 +204,23 @@ def load_split(folder: Path, name: str, manifest: Manifest) -> Split:
     return Split(images, labels)
 
 
+def load_unlabelled(folder: Path, manifest: Manifest) -> tuple[np.ndarray, list[str]]:
+    """Read the images without a label, (N, H, W, C) uint8, and their ids.
+
+    Raises:
+        DataError: the source has none.
+        ArtifactError: a file is missing or is not the one that was written.
+    """
+    if UNLABELLED_IMAGES not in manifest.sha256:
+        raise DataError(f"{manifest.source} has no images without labels; name pictures with --images")
+    text = files.read_checked(folder / UNLABELLED_IDS, manifest.sha256[UNLABELLED_IDS], REMEDY).decode("utf-8")
+    return _read_array(folder / UNLABELLED_IMAGES, manifest), [row[ID] for row in csv.DictReader(io.StringIO(text))]
+
+
 def summary(manifest: Manifest) -> dict[str, Any]:
     """Return what is tracked as metrics: counts, and the names of the classes."""
     counts = {f"{name}_images": sum(per_class) for name, per_class in manifest.counts.items()}
-    found = ("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped")
+    found = ("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped", "unlabelled")
     counts |= {"classes": len(manifest.classes)} | {key: getattr(manifest, key) for key in found}
     return counts | {"class_names": list(manifest.classes)}
 

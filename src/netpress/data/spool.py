@@ -14,7 +14,7 @@ from netpress.base.errors import DataError
 from netpress.base.files import writing
 from netpress.config import Data
 from netpress.data import near
-from netpress.data.pieces import Piece, Source, spans
+from netpress.data.pieces import UNLABELLED, Piece, Source, spans
 from netpress.data.progress import ImageProgress
 from netpress.data.splits import Listing, numbered
 
@@ -24,6 +24,7 @@ NAMED = 20
 DIGEST = 16
 #: The file of perceptual hashes, which take more memory than all else and are wanted late.
 NEAR = "near"
+NAMES = "names"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Spooled:
     Attributes:
         path: the pixels of all images, one after the other.
         shape: (H, W, C) of each.
-        ready: split -> its images without pixels.
+        ready: split, or `UNLABELLED` -> its images without pixels.
         first: split -> place of its first image in the file.
         skipped: how many bad pictures were left out.
     """
@@ -60,6 +61,13 @@ class Spooled:
                     block = np.frombuffer(stream.read((stop - start) * each), np.uint8)
                     yield block.reshape(-1, *self.shape)[wanted - start]
 
+    def names(self, split: str) -> list[str]:
+        """Return the names of the images of a split, in their order."""
+        with self.path.with_name(NAMES).open(encoding="utf-8") as lines:
+            start = self.first[split]
+            chosen = itertools.islice(lines, start, start + len(self.ready[split].labels))
+            return [line.rstrip("\n") for line in chosen]
+
 
 def spool(source: Source, data: Data, folder: Path) -> Spooled:
     """Read `source` once, writing its pixels and names to `folder`.
@@ -68,7 +76,7 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
         DataError: pictures are bad and `data.on_bad_image` is `error`; all are counted, the first `NAMED` named.
         ArtifactError: the disk is full.
     """
-    path, names = folder / "pixels", folder / "names"
+    path, names = folder / "pixels", folder / NAMES
     labels, digests = bytearray(), bytearray()
     first: dict[str, int] = {}
     counts: dict[str, int] = {}
@@ -122,7 +130,7 @@ def content_numbers(digests: np.ndarray) -> np.ndarray:
 
 
 def _all_pieces(source: Source) -> Iterator[tuple[str, Piece]]:
-    for name, pieces in source.splits.items():
+    for name, pieces in {**source.splits, UNLABELLED: source.unlabelled}.items():
         for piece in pieces:
             yield name, piece
 
