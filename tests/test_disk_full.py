@@ -86,7 +86,9 @@ def fill(place, leave=0):
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(("leave", "name"), [(0, "project"), (100_000, "a_long_name_" * 8)])
+@pytest.mark.parametrize(
+    ("leave", "name"), [pytest.param(0, "project", marks=pytest.mark.exhaustive), (100_000, "a_long_name_" * 8)]
+)
 def test_a_disk_that_is_full(small_disk, leave, name):
     project = make_project(small_disk / name)
     done = run(project, "dvc", "repro", "train@teacher")

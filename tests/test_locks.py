@@ -132,6 +132,7 @@ def test_of_two_dvc_repro_one_fails_and_the_other_is_undisturbed(project, long_t
     assert_quiet(project, long_training)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.e2e
 def test_ctrl_c_under_dvc_then_dvc_repro_goes_on(project, long_training):
     first = start(project, "dvc", "repro", "train@teacher")
@@ -147,6 +148,7 @@ def test_ctrl_c_under_dvc_then_dvc_repro_goes_on(project, long_training):
     assert_quiet(project, long_training)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.e2e
 @pytest.mark.parametrize("seed", range(2))
 def test_everything_is_killed_under_dvc_then_dvc_repro_goes_on(project, long_training, seed):

@@ -62,6 +62,7 @@ def test_the_same_numbers_come_out_of_the_models_again(project):
         assert float(found[name]) == summary[stage][variant]["val_acc"]
 
 
+@pytest.mark.exhaustive  # test_verify_e2e runs everything a second time in every suite
 def test_two_fresh_clones_give_the_same_lock(finished, tmp_path):
     """Same commit, same machine, other path: every hash equal. `fresh` asserts that every stage ran."""
     twin = fresh(tmp_path / "quite" / "another" / "path")
