@@ -66,6 +66,19 @@ def test_missing_data(project, capsys):
     assert "data/fashion-mnist does not exist" in err and "params.yaml:" not in err
 
 
+def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
+    edit(project / "params.yaml", "    init: none", "    init: resnet.pth")
+    (project / "data/weights").mkdir()
+    (project / "data/weights/resnet18.pth").touch()
+    assert main(["doctor", "--quiet"]) == 1
+    line = (
+        "train.resnet18_weak.init: no file data/weights/resnet.pth, did you mean 'resnet18.pth'?; known: resnet18.pth"
+    )
+    assert f"FAIL  weights  {line}" in capsys.readouterr().err
+    (project / "data/weights/resnet18.pth").rename(project / "data/weights/resnet.pth")
+    assert main(["doctor", "--quiet"]) == 0
+
+
 def test_missing_and_old_packages(project, capsys, monkeypatch):
     real = importlib.metadata.version
 

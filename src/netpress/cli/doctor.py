@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,8 +162,22 @@ def _project(root: Path) -> Iterator[Line]:
     try:
         params = load_checked(path)
         yield Line("ok", "params.yaml", f"valid: profile {params.profile}, {len(params.items())} models")
+        yield from _weights(root, {f"train.{name}.init": item.init for name, item in params.train.items()})
     except NetpressError as error:
         yield Line("FAIL", "params.yaml", str(error))
+
+
+def _weights(root: Path, inits: Mapping[str, str]) -> Iterator[Line]:
+    """Yield a finding for every file of weights that an `init` names and that is not there."""
+    from netpress.config import IMAGENET
+    from netpress.pretrained import NONE, weights_file
+
+    for key, init in inits.items():
+        if init not in (NONE, IMAGENET):
+            try:
+                weights_file(root, init, key)
+            except ConfigError as error:
+                yield Line("FAIL", "weights", str(error))
 
 
 def _threads(threads: int) -> Line:
