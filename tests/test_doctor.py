@@ -105,16 +105,3 @@ def test_more_threads_than_cores_is_a_warning(project, capsys):
     edit(project / "params.yaml", "  threads: 2", "  threads: 1000")
     assert main(["doctor"]) == 0
     assert any(line.startswith("warn  threads") for line in capsys.readouterr().out.splitlines())
-
-
-def test_a_list_of_locks_that_was_cut_off_is_named(tmp_path):
-    path = tmp_path / ".dvc/tmp/rwlock"
-    path.parent.mkdir(parents=True)
-    assert list(doctor._dvc(tmp_path)) == []
-    for whole in ("", "{}"):
-        path.write_text(whole)
-        assert list(doctor._dvc(tmp_path)) == []
-    path.write_text('{"/x/y": {"write"')
-    (line,) = doctor._dvc(tmp_path)
-    assert line.mark == "FAIL"
-    assert "when no dvc is running, delete it (rm .dvc/tmp/rwlock)" in line.text

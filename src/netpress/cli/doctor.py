@@ -6,7 +6,6 @@ The exit code is 1 when something has to be mended.
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -36,8 +35,6 @@ PACKAGES = (
     "pandas",
     "matplotlib",
 )
-#: Which paths DVC has locked, written in place.
-RWLOCK = ".dvc/tmp/rwlock"
 OLDEST_TORCH = (2, 11)
 MEMORY_GB = 4.0  # what the default profile may take
 DISK_GB = 2.0
@@ -85,7 +82,6 @@ def examine(root: Path) -> Iterator[Line]:
         yield _package(package)
     yield _device()
     yield from _machine(root)
-    yield from _dvc(root)
     yield from _project(root)
 
 
@@ -125,18 +121,6 @@ def _machine(root: Path) -> Iterator[Line]:
     memory = psutil.virtual_memory().available / 1e9
     hint = "" if memory >= MEMORY_GB else f"; the default profile may take {MEMORY_GB:.0f} GB"
     yield Line("warn" if hint else "ok", "memory", f"{memory:.1f} GB free{hint}")
-
-
-def _dvc(root: Path) -> Iterator[Line]:
-    """Find the list of DVC's locks cut off: it is written in place, and DVC refuses to run until it is gone."""
-    path = root / RWLOCK
-    try:
-        json.loads(path.read_bytes() or b"{}")
-    except FileNotFoundError:
-        return
-    except ValueError:
-        text = f"{RWLOCK} is cut off, as a full disk leaves it: when no dvc is running, delete it (rm {RWLOCK})"
-        yield Line("FAIL", "dvc", text)
 
 
 def _project(root: Path) -> Iterator[Line]:
