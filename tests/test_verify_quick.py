@@ -18,6 +18,7 @@ from netpress.verify import quick_graph, quick_local, quick_results
 from netpress.verify.imports import local_imports, missing_deps, needless_deps
 
 ROOT = Path(__file__).parent.parent
+COUNTS = ("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped", "unlabelled")
 
 
 @pytest.fixture
@@ -142,11 +143,11 @@ def model(project):
     artifacts.write_seeds(folder, [0])
     path = root / "metrics/train/large_cnn.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": saved.weights_sha256}))
-    return root, {"train/large_cnn": project[1]["train/large_cnn"]}, folder
+    return root, {"train/large_cnn": project[1].items()["train/large_cnn"]}, folder
 
 
 def test_a_clone_without_models_or_data_has_nothing_to_hash(project):
-    assert quick_local.model_findings(project[0], project[1]) == []
+    assert quick_local.model_findings(project[0], project[1].items()) == []
     assert quick_local.data_findings(project[0]) == []
 
 
@@ -193,7 +194,7 @@ def test_prepared_arrays_are_hashed(tmp_path):
         std=[1.0],
         sha256=hashes,
         notes=[],
-        **dict.fromkeys(("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped"), 0),
+        **dict.fromkeys(COUNTS, 0),
     )
     files.write_sealed(folder / prepared.MANIFEST, manifest.model_dump())
     assert quick_local.data_findings(tmp_path) == []
