@@ -1,4 +1,4 @@
-"""Train one network on the labels alone: an item of the section `train`.
+"""Train one network on the labels alone, perhaps from weights trained elsewhere: an item of the section `train`.
 
 Writes models/train/VARIANT/ and metrics/train/VARIANT.json.
 """
@@ -11,8 +11,9 @@ from netpress.base.script import run_variant_stage
 def train(root: Path, variant: str) -> None:
     from netpress.bench import open_bench
     from netpress.designs import train_design
+    from netpress.pretrained import with_start
 
-    train_design(open_bench(root, "train", variant))
+    train_design(with_start(open_bench(root, "train", variant)))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,19 @@ def test_missing_data(project, capsys):
     assert "data/fashion-mnist does not exist" in err and "params.yaml:" not in err
 
 
+def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
+    edit(project / "params.yaml", "    init: none", "    init: resnet.pth")
+    (project / "data/weights").mkdir()
+    (project / "data/weights/resnet18.pth").touch()
+    assert main(["doctor", "--quiet"]) == 1
+    line = (
+        "train.resnet18_weak.init: no file data/weights/resnet.pth, did you mean 'resnet18.pth'?; known: resnet18.pth"
+    )
+    assert f"FAIL  weights  {line}" in capsys.readouterr().err
+    (project / "data/weights/resnet18.pth").rename(project / "data/weights/resnet.pth")
+    assert main(["doctor", "--quiet"]) == 0
+
+
 def test_missing_and_old_packages(project, capsys, monkeypatch):
     real = importlib.metadata.version
 
@@ -92,16 +105,3 @@ def test_more_threads_than_cores_is_a_warning(project, capsys):
     edit(project / "params.yaml", "  threads: 2", "  threads: 1000")
     assert main(["doctor"]) == 0
     assert any(line.startswith("warn  threads") for line in capsys.readouterr().out.splitlines())
-
-
-def test_a_list_of_locks_that_was_cut_off_is_named(tmp_path):
-    path = tmp_path / ".dvc/tmp/rwlock"
-    path.parent.mkdir(parents=True)
-    assert list(doctor._dvc(tmp_path)) == []
-    for whole in ("", "{}"):
-        path.write_text(whole)
-        assert list(doctor._dvc(tmp_path)) == []
-    path.write_text('{"/x/y": {"write"')
-    (line,) = doctor._dvc(tmp_path)
-    assert line.mark == "FAIL"
-    assert "when no dvc is running, delete it (rm .dvc/tmp/rwlock)" in line.text

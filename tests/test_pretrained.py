@@ -1,234 +1,374 @@
-"""Weights trained elsewhere as a start: what fits, what is refused, and that nothing in them is run."""
+"""Weights trained elsewhere as the start of a training: what is taken, what stays fresh, what is refused and how."""
 
-import json
-import pickle
+import os
+import re
 
 import pytest
 import torch
 from little import DESIGN, make_project
-from safetensors.torch import save_file
+from torch import nn
 
-from netpress import config
-from netpress.base.errors import ConfigError
+from netpress import pretrained
+from netpress.artifacts import load_model, tensors_as_bytes
+from netpress.base.errors import ArtifactError, ConfigError, ParamsError
+from netpress.base.files import sha256_file
 from netpress.bench import open_bench
 from netpress.graph import load_checked
 from netpress.models import build_model
-from netpress.pretrained import WEIGHTS, hash_of, head_of, start_from
+from netpress.pretrained import WEIGHTS, head_of, load_into, weights_file, with_start
+
+OPTIONS = {"width": 0.5}
+KEY = "train.x.init"
 
 
-def network(classes=11, seed=0, **options):
+def network(classes=3, channels=1, seed=0, arch="compact_cnn", **options):
     torch.manual_seed(seed)
-    return build_model("compact_cnn", classes, 3, width=0.25, **options)
+    return build_model(arch, classes, channels, **(options or OPTIONS))
 
 
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / WEIGHTS).mkdir(parents=True)
-    return tmp_path
+def copies(net):
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
 
-def put(root, state, name="w.safetensors"):
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, root / WEIGHTS / name)
-    return name
+def start(target, path):
+    load_into(target, path, sha256_file(path), "compact_cnn", KEY)
+    return target.state_dict()
 
 
-def same(one, two, names):
-    return all(torch.equal(one[name], two[name]) for name in names)
+def as_safetensors(weights, path):
+    path.write_bytes(tensors_as_bytes(weights))
+    return path
 
 
-def test_a_head_of_another_size_starts_afresh_and_that_is_said(root, capsys):
-    other = network(200, seed=1).state_dict()
-    started, fresh = network(), network().state_dict()
-    start_from(started, root, put(root, other), "compact_cnn")
-    state, head = started.state_dict(), head_of(started)
+def as_torch(value, path):
+    torch.save(value, path)
+    return path
+
+
+def same(state, weights, but=()):
+    return all(torch.equal(state[name], weights[name]) for name in state if name not in but)
+
+
+def refusal(path, target=None):
+    with pytest.raises(ArtifactError) as caught:
+        start(target or network(), path)
+    return str(caught.value)
+
+
+def test_weights_that_fit_are_taken_whole(tmp_path, capsys):
+    weights = copies(network(seed=1))
+    state = start(network(seed=2), as_safetensors(weights, tmp_path / "w.safetensors"))
+    assert same(state, weights)
+    assert re.fullmatch(r"starts from w\.safetensors \(sha256 [0-9a-f]{8}\)\n", capsys.readouterr().out)
+
+
+def test_the_head_for_other_classes_stays_as_the_seed_drew_it(tmp_path, capsys):
+    weights, fresh = copies(network(classes=7, seed=1)), network(seed=2)
+    head, drawn = head_of(fresh), copies(fresh)
+    state = start(fresh, as_safetensors(weights, tmp_path / "w.safetensors"))
     assert len(head) == 2
-    assert same(state, other, state.keys() - head)
-    assert same(state, fresh, head)
-    assert capsys.readouterr().out == f"starts from w.safetensors; {' and '.join(sorted(head))} start afresh\n"
+    assert same(state, weights, but=head)
+    assert all(torch.equal(state[name], drawn[name]) for name in head)
+    assert capsys.readouterr().out.endswith(f"; {' and '.join(sorted(head))} start afresh\n")
 
 
-def test_a_head_of_the_same_size_is_taken_too(root, capsys):
-    other = network(seed=1).state_dict()
-    started = network()
-    start_from(started, root, put(root, other), "compact_cnn")
-    assert same(started.state_dict(), other, other)
-    assert capsys.readouterr().out == "starts from w.safetensors\n"
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_half_a_head_is_no_head(tmp_path, part):
+    fresh = network(seed=2)
+    weights, drawn, head = copies(network(seed=1)), copies(fresh), head_of(fresh)
+    weights.pop(next(name for name in head if name.endswith(part)))
+    state = start(fresh, as_safetensors(weights, tmp_path / "w.safetensors"))
+    assert same(state, weights, but=head)
+    assert all(torch.equal(state[name], drawn[name]) for name in head)
 
 
-def test_none_leaves_the_fresh_weights(root):
-    started = network()
-    start_from(started, root, "none", "compact_cnn")
-    assert same(started.state_dict(), network().state_dict(), started.state_dict())
-    assert hash_of(root, "none", "compact_cnn") is None
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_point_numbers_become_fp32(tmp_path, dtype):
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in copies(network(seed=1)).items()}
+    state = start(network(seed=2), as_safetensors(weights, tmp_path / "w.safetensors"))
+    assert {str(v.dtype) for v in state.values()} <= {"torch.float32", "torch.int64"}
+    assert all(torch.equal(v, weights[k].to(v.dtype)) for k, v in state.items())
 
 
-def test_half_precision_is_widened_and_counters_may_be_missing(root):
-    other = {k: t.half() for k, t in network(seed=1).state_dict().items() if not k.endswith("num_batches_tracked")}
-    started = network()
-    start_from(started, root, put(root, other), "compact_cnn")
-    state = started.state_dict()
-    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in state.values())
-    assert same(state, {k: t.float() for k, t in other.items()}, other)
+@pytest.mark.parametrize("suffix", ["pt", "pth", "bin"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
+def test_state_dicts_of_torch_and_their_wrappers(tmp_path, suffix, wrapper):
+    weights = copies(network(seed=1))
+    value = {wrapper: weights, "epoch": 3} if wrapper else weights
+    assert same(start(network(seed=2), as_torch(value, tmp_path / f"w.{suffix}")), weights)
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_state_dicts_of_torch_in_the_usual_wrappers(root, wrap, prefix):
-    other = network(seed=1).state_dict()
-    torch.save(wrap({prefix + name: tensor for name, tensor in other.items()}), root / WEIGHTS / "w.pth")
-    started = network()
-    start_from(started, root, "w.pth", "compact_cnn")
-    assert same(started.state_dict(), other, other)
+def test_the_prefix_of_data_parallel_is_taken_off(tmp_path):
+    weights = copies(network(seed=1))
+    value = nn.DataParallel(network(seed=1)).state_dict()
+    assert all(name.startswith("module.") for name in value)
+    assert same(start(network(seed=2), as_torch(value, tmp_path / "w.pt")), weights)
+    text = refusal(as_torch(weights | {"module.extra": torch.zeros(2)}, tmp_path / "mixed.pt"))
+    assert "left over module.extra (2,)" in text
 
 
-def lacking(state):
-    del state[next(iter(state))]
-    return "missing "
+def test_num_batches_tracked_may_be_missing(tmp_path):
+    weights = {k: v for k, v in copies(network(seed=1)).items() if not k.endswith("num_batches_tracked")}
+    assert len(weights) < len(network().state_dict())
+    state = start(network(seed=2), as_safetensors(weights, tmp_path / "w.safetensors"))
+    assert all(torch.equal(state[name], weights[name]) for name in weights)
 
 
-def left_over(state):
-    state["extra.weight"] = torch.zeros(3)
-    return "left over extra.weight (3,)"
+def test_what_is_missing_left_over_or_misshaped_is_named(tmp_path):
+    weights = copies(network(seed=1))
+    conv, norm = [name for name, tensor in weights.items() if tensor.ndim == 4][1], "extra.weight"
+    shape = tuple(weights[conv].shape)
+    path = as_safetensors(weights | {norm: torch.zeros(4), conv: torch.zeros(2, 2)}, tmp_path / "w.safetensors")
+    target = network(seed=2)
+    before = copies(target)
+    text = refusal(path, target)
+    assert text.startswith(f"{KEY}: the weights of {path} do not fit compact_cnn: ")
+    assert f"{conv} is (2, 2), expected {shape}; left over extra.weight (4,)" in text
+    assert "Name a file of this architecture" in text and "set init: none" in text
+    assert same(target.state_dict(), before), "nothing was loaded"
+    del weights[conv]
+    assert f"missing {conv} {shape}" in refusal(as_safetensors(weights, path))
 
 
-def misshapen(state):
-    name = next(iter(state))
-    state[name] = torch.zeros(1, 2)
-    return f"{name} is (1, 2), expected ("
+def test_only_eight_faults_are_named_and_the_rest_counted(tmp_path):
+    text = refusal(as_safetensors({f"a{i}": torch.zeros(1) for i in range(10)}, tmp_path / "w.safetensors"))
+    own = [name for name in network().state_dict() if not name.endswith("num_batches_tracked")]
+    faults = len(own) - 2 + 10
+    assert text.count("missing") + text.count("left over") == pretrained.NAMED
+    assert f"; and {faults - pretrained.NAMED} more. " in text
 
 
-@pytest.mark.parametrize("spoil", [lacking, left_over, misshapen])
-def test_what_does_not_fit_is_named(root, spoil):
-    state = network(seed=1).state_dict()
-    words = spoil(state)
-    with pytest.raises(ConfigError) as error:
-        start_from(network(), root, put(root, state), "compact_cnn")
-    assert words in str(error.value)
-    assert str(error.value).startswith("init = w.safetensors: its weights do not fit compact_cnn: ")
-    assert "or set init: none" in str(error.value)
+def test_a_stem_for_other_channels_is_refused(tmp_path):
+    text = refusal(as_safetensors(copies(network(channels=3)), tmp_path / "w.safetensors"))
+    assert re.search(r"is \(\d+, 3, 3, 3\), expected \(\d+, 1, 3, 3\)", text)
+    assert "as many input channels" in text
 
 
-def test_many_faults_are_counted(root):
-    with pytest.raises(ConfigError, match=r"; and \d+ more\. Name a file of this architecture"):
-        start_from(network(), root, put(root, {"a": torch.zeros(1)}), "compact_cnn")
-
-
-def test_other_input_channels_are_a_fault(root):
-    state = build_model("compact_cnn", 11, 1, width=0.25).state_dict()
-    with pytest.raises(ConfigError, match=r"is \(8, 1, 3, 3\), expected \(8, 3, 3, 3\)"):
-        start_from(network(), root, put(root, state), "compact_cnn")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: torch.full_like(t, float("nan")), "holds NaN or infinities"),
+        (lambda t: torch.full_like(t, 1e300, dtype=torch.float64), "holds NaN or infinities"),
+        (lambda t: t.to(torch.int8), "holds no plain floating-point numbers (int8)"),
+        (lambda t: t.to_sparse(), "holds no plain floating-point numbers (float32)"),
+        (lambda t: t.to("meta"), "holds no plain floating-point numbers (float32)"),
+    ],
+    ids=["nan", "too large for fp32", "int8", "sparse", "meta"],
+)
+def test_numbers_that_cannot_be_trained_are_refused(tmp_path, change, words):
+    weights = copies(network(seed=1))
+    conv = next(name for name, tensor in weights.items() if tensor.ndim == 4)
+    assert f"{conv} {words}" in refusal(as_torch(weights | {conv: change(weights[conv])}, tmp_path / "w.pt"))
 
 
 class Hostile:
-    def __init__(self, mark):
-        self.mark = mark
+    def __init__(self, place):
+        self.place = place
 
     def __reduce__(self):
-        return (open, (str(self.mark), "w"))
+        return os.mkdir, (str(self.place),)
 
 
-def test_a_pickle_that_would_run_something_is_refused_and_not_run(root, tmp_path):
-    mark = tmp_path / "ran"
-    (root / WEIGHTS / "w.pth").write_bytes(pickle.dumps({"a": Hostile(mark)}))
-    torch.save({"a": Hostile(mark)}, root / WEIGHTS / "z.pth")
-    mark.unlink(missing_ok=True)
-    for name in ("w.pth", "z.pth"):
-        with pytest.raises(ConfigError, match=r"or holds more than tensors, which is not run"):
-            start_from(network(), root, name, "compact_cnn")
-        assert not mark.exists()
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_is_not_executed(tmp_path, name, legacy):
+    path = tmp_path / name
+    weights = copies(network(seed=1)) | {"extra": Hostile(tmp_path / "executed")}
+    torch.save(weights, path, _use_new_zipfile_serialization=not legacy)
+    text = refusal(path)
+    assert str(path) in text
+    assert not (tmp_path / "executed").exists()
+    if name == "w.pt":
+        assert "it names posix.mkdir, which is not run" in text or "it names nt.mkdir, which is not run" in text
+        assert "weights_only" not in text, "torch's advice to load it all the same is not passed on"
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff" * 100])
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_files_that_are_something_else_are_refused(root, name, content):
-    (root / WEIGHTS / name).write_bytes(content)
-    with pytest.raises(ConfigError, match="init: "):
-        start_from(network(), root, name, "compact_cnn")
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[: len(data) // 2], lambda data: data[:9], lambda data: b"", lambda data: b"<!DOCTYPE html>"],
+)
+def test_damaged_files_are_refused(tmp_path, name, damage):
+    weights, path = copies(network(seed=1)), tmp_path / name
+    (as_torch if name == "w.pt" else as_safetensors)(weights, path)
+    path.write_bytes(damage(path.read_bytes()))
+    text = refusal(path)
+    assert str(path) in text and "\n" not in text
+    assert ("fetch it again" in text) if name == "w.pt" else ("is not a safetensors file" in text)
 
 
-def test_a_truncated_file_is_refused(root):
-    name = put(root, network(seed=1).state_dict())
-    path = root / WEIGHTS / name
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ConfigError, match=r"w\.safetensors is not a safetensors file .*; fetch it again"):
-        start_from(network(), root, name, "compact_cnn")
+@pytest.mark.parametrize("value", [[1, 2], torch.zeros(2), {"a": 1}, {"state_dict": {"a": "b"}}])
+def test_what_is_no_state_dict_is_refused(tmp_path, value):
+    assert "holds no state dict (name -> tensor)" in refusal(as_torch(value, tmp_path / "w.pt"))
 
 
-def test_a_list_of_numbers_is_no_state_dict(root):
-    torch.save([1, 2, 3], root / WEIGHTS / "w.pth")
-    with pytest.raises(ConfigError, match=r"holds no state dict \(name -> tensor\); save network\.state_dict\(\)"):
-        start_from(network(), root, "w.pth", "compact_cnn")
+def test_a_file_that_was_changed_since_the_stage_began_is_refused(tmp_path):
+    path = as_safetensors(copies(network(seed=1)), tmp_path / "w.safetensors")
+    sha256 = sha256_file(path)
+    as_safetensors(copies(network(seed=3)), path)
+    with pytest.raises(ArtifactError, match="it was changed meanwhile: run this stage again"):
+        load_into(network(), path, sha256, "compact_cnn", KEY)
 
 
-def test_a_missing_file_names_the_nearest(root):
-    put(root, {"a": torch.zeros(1)}, "resnet18.safetensors")
-    with pytest.raises(
-        ConfigError, match=r"no file data/weights/resnet81\.safetensors, did you mean 'resnet18\.safetensors'\?"
-    ):
-        hash_of(root, "resnet81.safetensors", "compact_cnn")
+def test_a_missing_file_is_named_with_those_that_are_there(tmp_path):
+    (tmp_path / WEIGHTS / "none").mkdir(parents=True)
+    with pytest.raises(ParamsError, match=r"train\.x\.init: no file data/weights/a\.pt; known: none; put or link it"):
+        weights_file(tmp_path, "a.pt", KEY)
+    (tmp_path / WEIGHTS / "resnet.pth").touch()
+    (tmp_path / WEIGHTS / ".hidden").touch()
+    with pytest.raises(ParamsError, match=r"did you mean 'resnet\.pth'\?; known: resnet\.pth; put or link it there"):
+        weights_file(tmp_path, "resnet.pt", KEY)
 
 
-class Published:
-    """Stands for torchvision's entry, whose file cannot be fetched in a test."""
-
-    url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-
-    def __init__(self, state):
-        self.state = state
-
-    def get_state_dict(self, progress, check_hash):
-        assert check_hash
-        if self.state is None:
-            raise OSError("Name or service not known")
-        return self.state
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / WEIGHTS).mkdir(parents=True)
+    (tmp_path / "elsewhere.pt").touch()
+    (tmp_path / WEIGHTS / "w.pt").symlink_to(tmp_path / "elsewhere.pt")
+    assert weights_file(tmp_path, "w.pt", KEY) == tmp_path / WEIGHTS / "w.pt"
 
 
-def resnet(classes=11, seed=0):
-    torch.manual_seed(seed)
-    return build_model("resnet18", classes, 3)
+# imagenet
 
 
-def test_torchvisions_weights_are_taken_under_their_own_names(root, monkeypatch):
-    published = resnet(1000, seed=1).state_dict()
-    monkeypatch.setattr("netpress.pretrained._torchvision_weights", lambda arch: Published(published))
-    started = resnet()
-    start_from(started, root, "imagenet", "resnet18")
-    body = started.state_dict().keys() - {"fc.weight", "fc.bias"}
-    assert same(started.state_dict(), published, body)
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of torch, and torchvision's weights of ResNet18, which are never fetched."""
+    from torchvision.models import ResNet18_Weights
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    return tmp_path / "hub/hub/checkpoints", ResNet18_Weights.IMAGENET1K_V1
 
 
-def test_torchvision_knows_the_weights_by_the_name_that_the_architecture_gives(root):
-    assert hash_of(root, "imagenet", "resnet18") == "resnet18-f37072fd.pth"
+def fetching(monkeypatch, weights, action):
+    calls = []
+
+    def get_state_dict(self, **options):
+        calls.append(options)
+        return action()
+
+    monkeypatch.setattr(type(weights), "get_state_dict", get_state_dict)
+    return calls
 
 
-def test_without_a_network_the_way_out_is_said(root, monkeypatch):
-    monkeypatch.setattr("netpress.pretrained._torchvision_weights", lambda arch: Published(None))
-    with pytest.raises(ConfigError) as error:
-        start_from(resnet(), root, "imagenet", "resnet18")
-    for words in ("resnet18-f37072fd.pth cannot be fetched", "Put the file into", "data/weights", "set init: none"):
-        assert words in str(error.value)
+def test_torchvision_is_asked_once_and_checks_what_it_fetches(hub, monkeypatch):
+    cache, weights = hub
+
+    def fetch():
+        cache.mkdir(parents=True)
+        (cache / "resnet18-f37072fd.pth").write_bytes(b"x")
+
+    monkeypatch.setattr(pretrained.files, "sha256_file", lambda path: "f37072fd" + "0" * 56)
+    calls = fetching(monkeypatch, weights, fetch)
+    for _ in range(2):
+        path = pretrained._from_torchvision("resnet18", KEY)
+    assert path == cache / "resnet18-f37072fd.pth"
+    assert calls == [{"progress": False, "check_hash": True, "weights_only": True}]
+
+
+def test_without_network_the_error_names_the_ways_out(hub, monkeypatch):
+    cache, weights = hub
+
+    def fetch():
+        raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
+
+    fetching(monkeypatch, weights, fetch)
+    with pytest.raises(ArtifactError) as caught:
+        pretrained._from_torchvision("resnet18", KEY)
+    text = str(caught.value)
+    assert text.startswith(
+        "train.x.init = 'imagenet': https://download.pytorch.org/models/resnet18-f37072fd.pth cannot"
+    )
+    assert "Temporary failure in name resolution" in text
+    assert f"Put that file into {cache}, or into data/weights and name it in init, or set init: none" in text
+
+
+def test_another_file_in_the_cache_is_not_read(hub, monkeypatch):
+    """torchvision takes what lies there as it is, and would unpickle it."""
+    cache, weights = hub
+    cache.mkdir(parents=True)
+    torch.save(Hostile(cache / "executed"), cache / "resnet18-f37072fd.pth")
+    calls = fetching(monkeypatch, weights, dict)
+    with pytest.raises(ArtifactError, match=r"resnet18-f37072fd\.pth is not the file that was published.*delete it"):
+        pretrained._from_torchvision("resnet18", KEY)
+    assert calls == [] and not (cache / "executed").exists()
+
+
+def test_torchvisions_names_and_shapes_are_ours(tmp_path):
+    from torchvision.models import resnet18
+
+    weights = resnet18(weights=None).state_dict()
+    path = as_torch(weights, tmp_path / "w.pth")
+    target = network(11, 3, arch="resnet18", width=1.0)
+    load_into(target, path, sha256_file(path), "resnet18", KEY)
+    assert same(target.state_dict(), weights, but={"fc.weight", "fc.bias"})
+    with pytest.raises(ArtifactError, match=r"conv1\.weight is \(64, 3, 7, 7\), expected \(64, 1, 7, 7\)"):
+        load_into(network(11, 1, arch="resnet18", width=1.0), path, sha256_file(path), "resnet18", KEY)
+
+
+# params.yaml and the stage
+
+
+@pytest.fixture(scope="module")
+def prepared(server, tmp_path_factory):
+    """A little project whose teacher starts from a file of weights for other classes."""
+    item = DESIGN | {"options": OPTIONS, "init": "w.pt", "epochs": 1}
+    folder = make_project(tmp_path_factory.mktemp("starts") / "project", train={"teacher": item})
+    weights = {"state_dict": {f"module.{k}": v for k, v in copies(network(classes=4, seed=1)).items()}}
+    as_torch(weights, folder / WEIGHTS / "w.pt")
+    server.finish(folder, "prepare")
+    return folder
 
 
 def test_imagenet_for_another_architecture_is_refused_before_any_work(tmp_path):
-    item = DESIGN | {"options": {"width": 0.5}, "init": "imagenet"}
-    made = make_project(tmp_path / "project", train={"teacher": item})
-    with pytest.raises(ConfigError, match=r"teacher\.init = imagenet: torchvision has weights for resnet18 and not"):
-        load_checked(made / "params.yaml")
+    folder = make_project(tmp_path / "project", train={"teacher": DESIGN | {"options": OPTIONS, "init": "imagenet"}})
+    with pytest.raises(
+        ConfigError, match=r"teacher\.init = imagenet: torchvision has weights for resnet18 and not for"
+    ):
+        load_checked(folder / "params.yaml")
 
 
-def test_a_stage_starts_from_the_file_and_records_it(server, tmp_path):
-    item = DESIGN | {"options": {"width": 0.5}, "init": "w.safetensors"}
-    made = make_project(tmp_path / "project", train={"teacher": item})
-    server.finish(made, "prepare")
-    failed = server.run(made, "train", "teacher")
+def test_the_fingerprint_is_that_of_the_files_content(prepared):
+    path = prepared / WEIGHTS / "w.pt"
+    kept = path.read_bytes()
+
+    def fingerprint():
+        return with_start(open_bench(prepared, "train", "teacher")).fingerprint(0)
+
+    try:
+        first = fingerprint()
+        as_torch({"other": torch.zeros(1)}, path)
+        assert fingerprint() != first
+        path.write_bytes(kept)
+        assert fingerprint() == first
+        assert open_bench(prepared, "train", "teacher").fingerprint(0) != first
+    finally:
+        path.write_bytes(kept)
+
+
+def test_the_stage_starts_from_the_file_and_says_so_in_the_spec(server, prepared):
+    output = server.finish(prepared, "train", "teacher")
+    assert re.search(r"starts from w\.pt \(sha256 [0-9a-f]{8}\); \d+\.bias and \d+\.weight start afresh", output)
+    spec = load_model(prepared / "models/train/teacher")[1]
+    assert (spec.init, spec.init_sha256) == ("w.pt", sha256_file(prepared / WEIGHTS / "w.pt"))
+    server.finish(prepared, "distill", "kd")
+    spec = load_model(prepared / "models/distill/kd")[1]
+    assert (spec.init, spec.init_sha256) == (None, None)
+
+
+def test_the_stage_ends_with_one_line_where_the_file_is_missing(server, prepared):
+    path = prepared / WEIGHTS / "w.pt"
+    kept = path.rename(path.with_name("w.pth"))
+    try:
+        failed = server.run(prepared, "train", "teacher")
+    finally:
+        kept.rename(path)
     assert failed["code"] == 1
-    assert "init = w.safetensors: no file data/weights/w.safetensors" in failed["output"]
-    state = build_model("compact_cnn", 10, 1, width=0.5).state_dict()
-    put(made, state)
-    assert "starts from w.safetensors" in server.finish(made, "train", "teacher")
-    spec = json.loads((made / "models/train/teacher/seed_0/spec.json").read_text())
-    assert (spec["init"], spec["init_sha256"]) == ("w.safetensors", hash_of(made, "w.safetensors", "compact_cnn"))
-    first = open_bench(made, "train", "teacher").fingerprint(0)
-    put(made, {name: tensor * 2 for name, tensor in state.items()})
-    assert open_bench(made, "train", "teacher").fingerprint(0) != first
-    assert config.for_variant(made / "params.yaml", "train", "teacher").item.init == "w.safetensors"
+    line = "error: train.teacher.init: no file data/weights/w.pt, did you mean 'w.pth'?; known: w.pth; put or link it"
+    assert line in failed["output"] and "Traceback" not in failed["output"]
+
+
+def test_a_start_from_none_says_nothing(prepared, tmp_path):
+    bench = open_bench(prepared, "train", "teacher")
+    item = bench.item.model_copy(update={"init": "none"})
+    bench = type(bench)(**(vars(bench) | {"config": bench.config.model_copy(update={"item": item})}))
+    assert with_start(bench) is bench and bench.start is None

@@ -147,6 +147,18 @@ def test_without_git_the_files_are_copied_without_what_a_run_left(project, monke
     assert "a copy of the project (no Git here)" in capsys.readouterr().err
 
 
+def test_weights_trained_elsewhere_are_linked(project):
+    (project / "data/weights/none").mkdir(parents=True)
+    (project / "data/weights/none/.gitkeep").touch()
+    (project / ".gitignore").write_text("/data/weights/*\n!/data/weights/none/\n/a.txt\n")
+    (project / "data/weights/w.safetensors").write_bytes(b"weights")
+    commit(project)
+    with clean_clone(project, keep=False) as clone:
+        assert (clone.folder / "data/weights/w.safetensors").resolve() == project / "data/weights/w.safetensors"
+        assert not (clone.folder / "data/weights/none").is_symlink()
+    assert (project / "data/weights/w.safetensors").read_bytes() == b"weights"
+
+
 def test_the_users_own_data_outside_git_are_linked(project):
     (project / "photos").mkdir()
     (project / ".gitignore").write_text("/photos\n/a.txt\n")

@@ -2,18 +2,20 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from netpress import artifacts, config, environment, pretrained
+from netpress import artifacts, config, environment
 from netpress.artifacts import Loaded, Spec
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import sha256_bytes
 from netpress.base.project import PREPARED, model_folder
-from netpress.config import Recipe, Runtime, Train, VariantConfig, parent_of
+from netpress.config import Recipe, Runtime, VariantConfig, parent_of
 from netpress.data.batches import DeviceSplit
 from netpress.data.prepared import Manifest, load_manifest, load_split
 from netpress.environment import Environment
@@ -21,11 +23,20 @@ from netpress.store import code_hashes, of_members
 
 
 @dataclass(frozen=True)
+class Start:
+    """Weights trained elsewhere from which a training begins: what `init` says, the file's hash, and how to load it."""
+
+    init: str
+    sha256: str
+    load_into: Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True)
 class Bench:
     """One variant's stage at work: its config, the data, and what it follows from as it was when the stage began.
 
     `parents` are the specs of each seed's parent or teacher, `code` the hashes of the source files, `environment` where
-    the stage computes, `init_sha256` the start of its weights, if they were trained elsewhere.
+    the stage computes, `start` the weights with which its networks begin, if they were trained elsewhere.
     """
 
     root: Path
@@ -36,7 +47,7 @@ class Bench:
     parents: dict[int, Spec]
     code: dict[str, str]
     environment: Environment
-    init_sha256: str | None
+    start: Start | None = None
 
     @property
     def item(self) -> Any:
@@ -84,7 +95,7 @@ class Bench:
             "config": self.config.model_dump(exclude={"seeds", "item"}) | {"item": item.model_dump(exclude={"seeds"})},
             "data": self.manifest.model_dump(),
             "parent": parent.sha256 if parent else None,
-            "init": self.init_sha256,
+            "start": self.start.sha256 if self.start else None,
             "environment": self.environment,
             "code": of_members(self.code, members),
         }
@@ -101,8 +112,7 @@ def open_bench(root: Path, stage: str, variant: str) -> Bench:
     code = code_hashes(root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py")
     manifest = load_manifest(root / PREPARED)
     here = environment_of(variant_config.runtime, device)
-    init = pretrained.hash_of(root, item.init, item.arch) if isinstance(item, Train) else None
-    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code, here, init)
+    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code, here)
 
 
 def _parent_folder(root: Path, item: Any, seed: int) -> Path:

@@ -7,12 +7,11 @@ from torch import nn
 
 from netpress.artifacts import Loaded
 from netpress.bench import Bench
-from netpress.config import Design, Train
+from netpress.config import Design
 from netpress.data.prepared import Manifest
 from netpress.engine import Objective, Schedule, cross_entropy, fit
 from netpress.measure import evidence
 from netpress.models import build_model
-from netpress.pretrained import start_from
 from netpress.runs import Made, run_seeds, save
 from netpress.store import Workspace
 
@@ -29,8 +28,8 @@ def train_design(bench: Bench) -> None:
 
     def make(seed: int, work: Workspace) -> dict[str, Any]:
         network = fresh_network(bench.item, bench.manifest, seed)
-        if isinstance(bench.item, Train):
-            start_from(network, bench.root, bench.item.init, bench.item.arch)
+        if bench.start:
+            bench.start.load_into(network)
         return fit_and_save(bench, work, seed, network, (train, val))
 
     run_seeds(bench, make)

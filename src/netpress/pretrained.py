@@ -4,7 +4,12 @@
 `data/weights`: safetensors, or a state dict of torch, which is read without running what it may contain.
 """
 
+import io
+import pickle
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from netpress import artifacts
-from netpress.base import plugins
-from netpress.base.errors import ArtifactError, ConfigError
-from netpress.base.files import sha256_file
+from netpress.base import files, plugins
+from netpress.base.errors import ArtifactError, ParamsError
+from netpress.base.project import WEIGHTS
+from netpress.bench import Bench, Start
 from netpress.config import IMAGENET, check_imagenet
 
-WEIGHTS = Path("data/weights")
 NONE = "none"
 #: Under these keys checkpoints of other programs keep their state dict.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -27,44 +32,61 @@ PREFIX = "module."
 NAMED = 8
 
 
-def hash_of(root: Path, init: str, arch: str) -> str | None:
-    """Return what tells one start from another: the file's sha256, the name of torchvision's file, or None for none.
+def with_start(bench: Bench) -> Bench:
+    """Return `bench` with the start that `init` of its item names, if any.
 
     Raises:
-        ConfigError: there is no such start.
+        ConfigError: there is no such file, or torchvision has no weights for the architecture.
+        ArtifactError: torchvision's weights cannot be fetched, or are not those that were published.
     """
+    init, arch, key = bench.item.init, bench.item.arch, f"{bench.model_id.replace('/', '.')}.init"
     if init == NONE:
-        return None
-    if init == IMAGENET:
-        return _torchvision_weights(arch).url.rsplit("/", 1)[-1]
-    return sha256_file(_file(root, init))
+        return bench
+    path = _from_torchvision(arch, key) if init == IMAGENET else weights_file(bench.root, init, key)
+    sha256 = files.sha256_file(path)
+    return replace(bench, start=Start(init, sha256, partial(load_into, path=path, sha256=sha256, arch=arch, key=key)))
 
 
-def start_from(network: nn.Module, root: Path, init: str, arch: str) -> None:
-    """Give the freshly built `network` the weights that `init` names.
-
-    The last linear layer keeps its fresh weights where its shape differs, as it does for other classes.
+def weights_file(root: Path, init: str, key: str) -> Path:
+    """Return the file of data/weights that `init`, which stands at `key` of params.yaml, names.
 
     Raises:
-        ConfigError: there is no such start, or it does not fit the network; names file, tensors and remedy.
+        ParamsError: it is not there; lists the files that are.
     """
-    if init == NONE:
-        return
-    weights = _from_torchvision(arch) if init == IMAGENET else _from_file(_file(root, init))
+    path = root / WEIGHTS / init
+    if not path.is_file():
+        there = (root / WEIGHTS).iterdir() if (root / WEIGHTS).is_dir() else ()
+        known = sorted(entry.name for entry in there if entry.is_file() and not entry.name.startswith("."))
+        text = f"{key}: no file {(WEIGHTS / init).as_posix()}{plugins.near_or_known(init, known)}"
+        raise ParamsError([(key, f"{text}; put or link it there, or set init: none")])
+    return path
+
+
+def load_into(network: nn.Module, path: Path, sha256: str, arch: str, key: str) -> None:
+    """Give the freshly built `network` of architecture `arch` the weights of the file `path`.
+
+    The last linear layer keeps its fresh weights where the file's differ in shape, as they do for other classes, or
+    are missing.
+
+    Raises:
+        ArtifactError: the file was changed meanwhile, is damaged, holds more than tensors or does not fit the
+            network; names file, tensors and remedy.
+    """
+    weights = read_weights(files.read_checked(path, sha256, "it was changed meanwhile: run this stage again"), path)
     own, head = network.state_dict(), head_of(network)
     wrong = dict(_faults(own, weights))
     faults = [fault for name, fault in wrong.items() if name not in head]
     if faults:
         more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-        raise ConfigError(
-            f"init = {init}: its weights do not fit {arch}: {'; '.join(faults[:NAMED])}{more}. Name a file of this "
-            "architecture with these options and as many input channels, or set init: none"
+        raise ArtifactError(
+            f"{key}: the weights of {path} do not fit {arch}: {'; '.join(faults[:NAMED])}{more}. Name a file of this "
+            "architecture with the same options and as many input channels, or set init: none"
         )
     afresh = head if head & wrong.keys() else set()
     used = {name for name in own if name in weights and name not in afresh}
     network.load_state_dict({name: weights[name].to(t.dtype) if name in used else t for name, t in own.items()})
-    replaced = f"; {' and '.join(sorted(afresh))} start afresh" if afresh else ""
-    print(f"starts from {init}{replaced}", flush=True)
+    rest = f"; {' and '.join(sorted(afresh))} start afresh" if afresh else ""
+    print(f"starts from {path.name} (sha256 {sha256[:8]}){rest}", flush=True)
 
 
 def head_of(network: nn.Module) -> set[str]:
@@ -73,70 +95,79 @@ def head_of(network: nn.Module) -> set[str]:
     return {f"{name}.{part}" for name in linear[-1:] for part, _ in network.get_submodule(name).named_parameters()}
 
 
-def _faults(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Yield (tensor's name, what is wrong with it)."""
-    for name, tensor in own.items():
-        if name not in weights:
-            if not name.endswith("num_batches_tracked"):  # counts steps, and is not used
-                yield name, f"missing {name} {tuple(tensor.shape)}"
-        elif weights[name].shape != tensor.shape:
-            yield name, f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
-    yield from ((name, f"left over {name} {tuple(t.shape)}") for name, t in weights.items() if name not in own)
+def read_weights(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Read the content of `path`: safetensors by its name, or else a state dict of torch; nothing in it is run.
 
-
-def _file(root: Path, init: str) -> Path:
-    path = root / WEIGHTS / init
-    if not path.is_file():
-        there = (root / WEIGHTS).iterdir() if (root / WEIGHTS).is_dir() else ()
-        known = sorted(entry.name for entry in there if entry.is_file() and entry.name[0] != ".")
-        raise ConfigError(f"init = {init}: no file {WEIGHTS / init}{plugins.near_or_known(init, known)}; put it there")
-    return path
-
-
-def _from_file(path: Path) -> dict[str, Tensor]:
+    Raises:
+        ArtifactError: it is neither, or damaged.
+    """
+    if path.suffix == ".safetensors":
+        return artifacts.tensors_from_bytes(data, path)
     try:
-        if path.suffix == ".safetensors":
-            return artifacts.tensors_from_bytes(path.read_bytes(), path)
-        return _state_dict(torch.load(path, map_location="cpu", weights_only=True), path)
-    except ArtifactError as error:
-        raise ConfigError(f"init: {error}; fetch it again") from None
-    except ConfigError:
+        return _state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), path)
+    except ArtifactError:
         raise
-    except Exception as error:  # damaged and hostile files raise whatever they like
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it names {named[1]}, which is not run" if named else "it is none, or holds more than tensors"
+    except Exception as error:  # damaged files raise whatever they like
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"init: {path} is no state dict of torch, or holds more than tensors, which is not run ({reason}); "
-            "save the bare state dict, best as safetensors"
-        ) from None
+    raise ArtifactError(
+        f"{path} cannot be read as a state dict of torch ({reason}); fetch it again, or save network.state_dict() alone"
+    ) from None
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """Return the state dict that `loaded` is or wraps, without `DataParallel`'s prefix."""
     for key in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
             break
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ConfigError(f"init: {path} holds no state dict (name -> tensor); save network.state_dict()")
-    return {str(name).removeprefix(PREFIX): tensor for name, tensor in loaded.items()}
+        raise ArtifactError(f"{path} holds no state dict (name -> tensor); save network.state_dict() alone")
+    prefix = PREFIX if all(str(name).startswith(PREFIX) for name in loaded) else ""
+    return {str(name).removeprefix(prefix): tensor for name, tensor in loaded.items()}
 
 
-def _torchvision_weights(arch: str) -> Any:
-    check_imagenet(arch, "init")
-    from torchvision.models import get_weight
+def _faults(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Yield (tensor's name, what is wrong with it)."""
+    for name, tensor in own.items():
+        found = weights.get(name)
+        if found is None:
+            if not name.endswith("num_batches_tracked"):  # counts steps, and is not used
+                yield name, f"missing {name} {tuple(tensor.shape)}"
+        elif found.shape != tensor.shape:
+            yield name, f"{name} is {tuple(found.shape)}, expected {tuple(tensor.shape)}"
+        elif found.layout != torch.strided or found.is_meta or found.is_floating_point() != tensor.is_floating_point():
+            kind = str(found.dtype).removeprefix("torch.")
+            yield (
+                name,
+                f"{name} holds no plain {'floating-point' if tensor.is_floating_point() else 'whole'} numbers ({kind})",
+            )
+        elif not found.to(tensor.dtype).isfinite().all():
+            yield name, f"{name} holds NaN or infinities"
+    yield from ((name, f"left over {name} {tuple(t.shape)}") for name, t in weights.items() if name not in own)
 
-    return get_weight(plugins.load("models", arch).IMAGENET)
 
+def _from_torchvision(arch: str, key: str) -> Path:
+    """Return torchvision's file of the architecture in its cache, fetched if it is not there, its hash checked."""
+    check_imagenet(arch, key)
+    from torchvision.models import get_weight  # takes seconds
 
-def _from_torchvision(arch: str) -> dict[str, Tensor]:
-    """Return torchvision's weights from its cache, or fetched and checked against the hash in their name."""
-    weights = _torchvision_weights(arch)
-    try:
-        found: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # urllib's errors, a hash that differs, a damaged cache
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"init = imagenet: {weights.url} cannot be fetched or used ({reason}). Put the file into {cache}, or into "
-            f"{WEIGHTS} and name it in init, or set init: none"
-        ) from None
-    return found
+    weights: Any = get_weight(plugins.load("models", arch).IMAGENET)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    if not path.is_file():
+        try:
+            weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except Exception as error:  # urllib's errors, a hash that differs, a full disk
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ArtifactError(
+                f"{key} = 'imagenet': {weights.url} cannot be fetched ({reason}). Put that file into {path.parent}, or "
+                f"into {WEIGHTS.as_posix()} and name it in init, or set init: none"
+            ) from None
+    begin = path.stem.rsplit("-", 1)[-1]
+    if not files.sha256_file(path).startswith(begin):  # torchvision checks what it fetches, not what its cache holds
+        raise ArtifactError(
+            f"{path} is not the file that was published: its sha256 does not begin with {begin}; delete it"
+        )
+    return path

@@ -42,6 +42,8 @@ def quantize_model(bench: Bench) -> None:
                 "model_id": bench.model_id,
                 "seed": seed,
                 "method": bench.item.method,
+                "init": None,
+                "init_sha256": None,
                 "parent": parent.spec.model_id,
                 "parent_sha256": parent.spec.weights_sha256,
                 "quantized": True,

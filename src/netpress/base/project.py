@@ -10,6 +10,9 @@ MODEL_STAGES = ("train", "distill", "lowrank", "factorize", "prune", "prune_swee
 #: The arrays that every model stage reads.
 PREPARED = Path("data/prepared")
 
+#: Where users put weights trained elsewhere.
+WEIGHTS = Path("data/weights")
+
 
 def find_root(start: Path | None = None) -> Path:
     """Return the nearest folder at or above `start` (default: the current one) that holds dvc.yaml."""

@@ -6,13 +6,12 @@ The exit code is 1 when something has to be mended.
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +35,6 @@ PACKAGES = (
     "pandas",
     "matplotlib",
 )
-#: Which paths DVC has locked, written in place.
-RWLOCK = ".dvc/tmp/rwlock"
 OLDEST_TORCH = (2, 11)
 MEMORY_GB = 4.0  # what the default profile may take
 DISK_GB = 2.0
@@ -85,7 +82,6 @@ def examine(root: Path) -> Iterator[Line]:
         yield _package(package)
     yield _device()
     yield from _machine(root)
-    yield from _dvc(root)
     yield from _project(root)
 
 
@@ -127,18 +123,6 @@ def _machine(root: Path) -> Iterator[Line]:
     yield Line("warn" if hint else "ok", "memory", f"{memory:.1f} GB free{hint}")
 
 
-def _dvc(root: Path) -> Iterator[Line]:
-    """Find the list of DVC's locks cut off: it is written in place, and DVC refuses to run until it is gone."""
-    path = root / RWLOCK
-    try:
-        json.loads(path.read_bytes() or b"{}")
-    except FileNotFoundError:
-        return
-    except ValueError:
-        text = f"{RWLOCK} is cut off, as a full disk leaves it: when no dvc is running, delete it (rm {RWLOCK})"
-        yield Line("FAIL", "dvc", text)
-
-
 def _project(root: Path) -> Iterator[Line]:
     path = root / "params.yaml"
     try:
@@ -162,8 +146,22 @@ def _project(root: Path) -> Iterator[Line]:
     try:
         params = load_checked(path)
         yield Line("ok", "params.yaml", f"valid: profile {params.profile}, {len(params.items())} models")
+        yield from _weights(root, {f"train.{name}.init": item.init for name, item in params.train.items()})
     except NetpressError as error:
         yield Line("FAIL", "params.yaml", str(error))
+
+
+def _weights(root: Path, inits: Mapping[str, str]) -> Iterator[Line]:
+    """Yield a finding for every file of weights that an `init` names and that is not there."""
+    from netpress.config import IMAGENET
+    from netpress.pretrained import NONE, weights_file
+
+    for key, init in inits.items():
+        if init not in (NONE, IMAGENET):
+            try:
+                weights_file(root, init, key)
+            except ConfigError as error:
+                yield Line("FAIL", "weights", str(error))
 
 
 def _threads(threads: int) -> Line:

@@ -13,6 +13,7 @@ from pathlib import Path
 from netpress import config
 from netpress.base.errors import NetpressError
 from netpress.base.files import sha256_file
+from netpress.base.project import WEIGHTS
 from netpress.verify import lock
 
 #: What a run leaves behind, at any depth; a project without Git has nothing else that says so.
@@ -92,11 +93,12 @@ def _copy(root: Path, folder: Path) -> Clone:
 
 
 def _link_data(root: Path, folder: Path) -> None:
-    """Give the clone the user's own data where they are not in Git."""
-    name = config.for_data(folder / "params.yaml").root
-    if (root / name).exists() and not (folder / name).exists():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to((root / name).resolve())
+    """Give the clone the user's own data, and weights trained elsewhere, where they are not in Git."""
+    weights = [path.relative_to(root).as_posix() for path in sorted((root / WEIGHTS).glob("*"))]
+    for name in (config.for_data(folder / "params.yaml").root, *weights):
+        if (root / name).exists() and not (folder / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to((root / name).resolve())
 
 
 def _require_lock(folder: Path, fault: str) -> None:
