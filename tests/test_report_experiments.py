@@ -4,6 +4,7 @@ import pytest
 from report_samples import sample_params, study_in, write, write_metrics
 
 from netpress.base import files
+from netpress.base.errors import ArtifactError
 from netpress.config import Experiment
 from netpress.report.evidence import observations
 from netpress.report.write import write_report
@@ -42,17 +43,18 @@ def test_the_studys_figures_stand_beside_ours(project):
     row = next(line for line in text.splitlines() if line.startswith("| c "))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:8] == ["c", "train/student_alone", "79.88", "88.93 ± 0.21", "+9.05", "3", "1.6 M", "412,000"]
-    unpublished = next(line for line in text.splitlines() if line.startswith("| e "))
-    assert "|         - | 90.07 ± 0.21 |                   - |" in unpublished
+    row = next(line for line in text.splitlines() if line.startswith("| e "))
+    assert [cell.strip() for cell in row.strip("|").split("|")][2:5] == ["-", "90.07 ± 0.21", "-"]
     assert "Its size is printed as 655,8172." in text
     assert "- teacher_strength, no teacher < weaker teacher < stronger teacher: **holds**." in text
 
 
 def test_the_reasons_are_measurements(project):
     text = report(*project[:2])
-    assert "Teacher train/resnet18_weak: 84.20 % on validation, 87.20 % on its training images" in text
-    assert "distill/kd_weak names the same class as its teacher on 93.00 % of the validation images; against" in text
-    assert "it gains most on Soup (+0.38 points) and least on Bread (+0.38)" in text
+    assert "Teachers: train/resnet18_weak has 84.20 % on validation, 87.20 % on its training images" in text
+    assert "distill/kd_weak names the same class as train/resnet18_weak on 93.00 % of the validation images" in text
+    assert "and, against train/student_alone, gains most on Soup (+0.38 points) and least on Bread (+0.38)" in text
+    assert text.count("\n- ") == 4  # a claim and three sentences
     assert "On training images against validation, in percent: train/student_alone 91.9 against 88.9" in text
 
 
@@ -77,3 +79,59 @@ def test_controls_and_quantization_have_their_own_sentences(project):
     assert found[1] == (
         "quantize/student_int8: -0.10 points against its parent, calibration error 2.10 % before and 5.00 % after."
     )
+
+
+def test_a_student_is_held_against_the_network_that_was_trained_as_it_was(project):
+    root, params, made = project
+    weak = params.distill["kd_weak"].model_copy(update={"epochs": 9})
+    longer = params.train["student_alone"].model_copy(update={"epochs": 9})
+    changed = params.model_copy(update={"distill": params.distill | {"kd_weak": weak}})
+    ids = ["distill/kd_weak", "distill/kd_strong"]
+    assert (
+        "against train/student_alone (another recipe or number of epochs), gains"
+        in observations(study_in(root, changed), ids, ["Bread", "Soup"])[1]
+    )
+    changed = changed.model_copy(update={"train": params.train | {"student_longer": longer}})
+    write(root, "train/student_longer", made["train/student_alone"])
+    said = observations(study_in(root, changed), ids, ["Bread", "Soup"])[1]
+    assert "against train/student_longer, gains" in said
+    assert "against train/student_alone, gains" in said
+
+
+@pytest.mark.parametrize("known", [{}, {"class_names": ["Bread"]}, {"class_names": ["Bread", "Soup", "Rice"]}])
+def test_classes_are_named_only_where_every_class_has_a_name(project, known):
+    root, params, _ = project
+    files.write_json(root / "metrics/data.json", known)
+    text = report(root, params)
+    assert "on 93.00 % of the validation images; distill/kd_strong names" in text
+    assert "gains most" not in text
+
+
+def test_a_class_without_validation_images_is_passed_over(project):
+    root, params, made = project
+    write(root, "distill/kd_weak", made["distill/kd_weak"] | {"val_acc_by_class": [None, 0.5]})
+    assert "gains most on Soup" in observations(study_in(root, params), ["distill/kd_weak"], ["Bread", "Soup"])[1]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"class_names": 3}', '{"class_names": [1]}'])
+def test_damaged_metrics_of_the_data_name_file_and_remedy(project, text):
+    root, params, _ = project
+    files.write_text(root / "metrics/data.json", text)
+    with pytest.raises(ArtifactError, match=r"^metrics/data\.json (is|cannot) .*run 'dvc repro prepare'"):
+        report(root, params)
+
+
+def test_a_row_may_be_a_round(project):
+    root, params, made = project
+    rows = [{"model": "prune/main/round_2", "label": "second round", "val_acc": None, "size": ""}]
+    experiment = Experiment.model_validate({"title": "Pruning", "note": "", "rows": rows})
+    text = report(root, params.model_copy(update={"experiments": {"pruning": experiment}}))
+    params_left = made["prune/main"]["rounds"][2]["params"]
+    assert f"{params_left:,}" in next(line for line in text.splitlines() if line.startswith("| second round"))
+    assert "What the run shows" not in text
+
+
+def test_designs_are_told_with_what_they_cost(project):
+    root, params, _ = project
+    (said,) = observations(study_in(root, params), ["lowrank/compact_plain", "lowrank/compact_depthwise"], [])
+    assert "lowrank/compact_plain 94.4 against 91.4 at 9.18 M MACs; lowrank/compact_depthwise 93.0 against" in said

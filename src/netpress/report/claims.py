@@ -19,10 +19,13 @@ from netpress.report.markdown import table
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
 #: Share of intervals, drawn again and again, that would hold the true difference.
 CONFIDENCE = 0.95
+#: Digits that are written, fewer than computers agree on, so that equal metrics give equal files everywhere.
+DIGITS = 6
 METHOD = """\
 Differences are taken seed by seed. The interval is that of a paired t-test at 95 % over the n seeds that both models
-have. An order *holds* if every interval lies above 0 and *does not hold* if one lies below; models are equal if the
-interval lies within the margin, and are not if it lies outside. Else, and always with one seed: *cannot tell*.
+have. An order *holds* if every interval of neighbours lies above 0 and *does not hold* if that of any two of its models
+lies below; models are equal if the interval lies within the margin, and are not if it lies outside. Else, and always
+with one seed: *cannot tell*.
 """
 
 
@@ -80,23 +83,28 @@ def judge(study: Study) -> list[Judged]:
 
 
 def _comparisons(study: Study, claim: Claim) -> list[Comparison]:
-    pairs = [(first, second, None) for first, second in itertools.pairwise(claim.order)]
-    equal = [(first, second, claim.margin) for first, second in itertools.combinations(claim.equal, 2)]
-    return [
-        compare(first, second, study.by_seed(first), study.by_seed(second), margin)
-        for first, second, margin in [*pairs, *equal]
-    ]
+    order, found = claim.order, []
+    for (i, first), (j, second) in itertools.combinations(enumerate(order), 2):
+        compared = _compared(study, first, second, None)
+        # Neighbours make the order; of the others only a contradiction is news.
+        if j == i + 1 or compared.verdict == FAILS:
+            found.append(compared)
+    return found + [_compared(study, a, b, claim.margin) for a, b in itertools.combinations(claim.equal, 2)]
+
+
+def _compared(study: Study, first: str, second: str, margin: float | None) -> Comparison:
+    one, two = study.by_seed(first), study.by_seed(second)
+    if one.keys() & two.keys():
+        return compare(first, second, one, two, margin)
+    difference = study.measured(second).val_acc - study.measured(first).val_acc
+    return Comparison(first, second, margin, 0, difference, None, None)
 
 
 def compare(
     first: str, second: str, one: Mapping[int, float], two: Mapping[int, float], margin: float | None
 ) -> Comparison:
-    """Compare two models whose accuracies are given by seed."""
-    shared = sorted(one.keys() & two.keys())
-    differences = [two[seed] - one[seed] for seed in shared]
-    if not shared:
-        difference = statistics.fmean(two.values()) - statistics.fmean(one.values())
-        return Comparison(first, second, margin, 0, difference, None, None)
+    """Compare two models, whose accuracies are given by seed, over the seeds that both have, at least one."""
+    differences = [two[seed] - one[seed] for seed in sorted(one.keys() & two.keys())]
     mean = statistics.fmean(differences)
     if len(differences) < 2:
         return Comparison(first, second, margin, 1, mean, None, None)
@@ -117,7 +125,9 @@ def as_metrics(judged: Sequence[Judged]) -> dict[str, Any]:
         claim.name: {"verdict": claim.verdict}
         | {
             words(c): {
-                key: value for key in ("n", "difference", "low", "high") if (value := getattr(c, key)) is not None
+                key: round(value, DIGITS)
+                for key in ("n", "difference", "low", "high")
+                if (value := getattr(c, key)) is not None
             }
             for c in claim.comparisons
         }

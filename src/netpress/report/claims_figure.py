@@ -25,30 +25,35 @@ def draw(judged: Sequence[Judged]) -> bytes:
 def _draw(lines: Sequence[tuple[Judged, Comparison]], figure: "Figure") -> None:
     axes = figure.add_subplot()
     axes.axvline(0, color=style.GREY, linewidth=1.0, zorder=1)
-    shown = set[str]()
     for place, (_, comparison) in enumerate(lines):
-        verdict, centre = comparison.verdict, 100 * comparison.difference
         if comparison.margin is not None:
-            axes.fill_betweenx(
-                [place - 0.32, place + 0.32],
-                -100 * comparison.margin,
-                100 * comparison.margin,
-                color=style.LIGHT,
-                linewidth=0,
-                label=None if "margin" in shown else "counts as equal",
-                zorder=0,
-            )
-            shown.add("margin")
+            axes.barh(place, 200 * comparison.margin, 0.64, -100 * comparison.margin, color=style.LIGHT, zorder=0)
+        colour, marker = COLOURS[comparison.verdict], MARKERS[comparison.verdict]
         if comparison.low is not None and comparison.high is not None:
-            axes.plot(
-                [100 * comparison.low, 100 * comparison.high], [place, place], color=COLOURS[verdict], linewidth=2
-            )
-        label = None if verdict in shown else verdict
-        axes.scatter([centre], [place], color=COLOURS[verdict], marker=MARKERS[verdict], s=48, zorder=3, label=label)
-        shown.add(verdict)
-    axes.set_yticks(range(len(lines)), [f"{claim.name}:  {words(comparison)}" for claim, comparison in lines])
+            ends = [100 * comparison.low, 100 * comparison.high]
+            axes.plot(ends, [place, place], color=colour, linewidth=2, zorder=2)
+        axes.scatter([100 * comparison.difference], [place], color=colour, marker=marker, s=48, zorder=3)
+    names = [f"{claim.name}:  {words(comparison)}" for claim, comparison in lines]
+    axes.set_yticks(range(len(lines)), names, fontsize=8.5)
     axes.set_ylim(len(lines) - 0.5, -0.5)
-    axes.set_xlabel("Difference of the validation accuracies (points), with its 95 % interval where there are seeds")
+    axes.set_xlabel("Difference in validation accuracy (points)")
     style.grid(axes, axis="x")
     axes.set_title("Claims, judged over the seeds")
-    figure.legend(loc="outside right upper", handletextpad=0.4, labelspacing=0.6)
+    _legend(figure, [comparison for _, comparison in lines])
+
+
+def _legend(figure: "Figure", compared: Sequence[Comparison]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    shown = {comparison.verdict for comparison in compared}
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], marker=MARKERS[verdict], linestyle="", color=COLOURS[verdict], markersize=7, label=verdict)
+        for verdict in COLOURS
+        if verdict in shown
+    ]
+    if any(comparison.low is not None for comparison in compared):
+        handles.append(Line2D([], [], color=style.INK, linewidth=2, label="95 % interval"))
+    if any(comparison.margin is not None for comparison in compared):
+        handles.append(Patch(color=style.LIGHT, label="counts as equal"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

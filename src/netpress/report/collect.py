@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import read_json, read_sealed
@@ -17,6 +17,7 @@ from netpress.base.project import metrics_file
 from netpress.base.schema import Strict, parse
 from netpress.config import Claim, Experiment
 
+DATA = Path("metrics/data.json")
 #: Stage -> the family under which its models are shown.
 FAMILIES = {
     "train": "trained alone",
@@ -29,6 +30,9 @@ FAMILIES = {
 }
 
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
 class Measured(Strict):
     """What is known of one network. Accuracies are fractions; `_std` is over seeds; sizes are bytes."""
 
@@ -37,8 +41,8 @@ class Measured(Strict):
     val_acc: float = Field(ge=0, le=1)
     val_acc_best: float | None = Field(default=None, ge=0, le=1)
     val_acc_std: float | None = Field(default=None, ge=0)
-    val_acc_by_seed: list[float] = Field(default_factory=list)
-    val_acc_by_class: list[float | None] | None = None
+    val_acc_by_seed: list[Fraction] = Field(default_factory=list)
+    val_acc_by_class: list[Fraction | None] | None = None
     val_ece: float | None = Field(default=None, ge=0, le=1)
     val_loss: float | None = None
     train_acc: float | None = Field(default=None, ge=0, le=1)
@@ -73,6 +77,16 @@ class Metrics(Measured):
     seeds: list[int] = Field(default_factory=list)
     rate: float | None = Field(default=None, gt=0, lt=1)
     rounds: list[Round] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _a_seed_for_each_accuracy(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("a seed stands in `seeds` twice")
+        rows: list[Measured] = [self, *self.rounds] if self.seeds else []
+        for row in rows:
+            if len(row.val_acc_by_seed) not in (0, len(self.seeds)):
+                raise ValueError(f"val_acc_by_seed has {len(row.val_acc_by_seed)} values for {len(self.seeds)} seeds")
+        return self
 
 
 class TestMetrics(Strict):
@@ -147,14 +161,15 @@ class Study:
         return measured.rounds if isinstance(measured, Metrics) else []
 
     def by_seed(self, model_id: str) -> dict[int, float]:
-        """Return seed -> validation accuracy of a model or of a pruning round.
+        """Return seed -> validation accuracy of a model or of a pruning round; {} where its metrics name no seeds.
 
         Raises:
             ArtifactError: there is no such model or round.
         """
+        accuracies = self.measured(model_id).val_acc_by_seed
         base = self.by_id["/".join(model_id.split("/")[:2])].measured
         seeds = base.seeds if isinstance(base, Metrics) else []
-        return dict(zip(seeds, self.measured(model_id).val_acc_by_seed, strict=True))
+        return dict(zip(seeds, accuracies, strict=False))  # as many, or none of one: see `Metrics`
 
     def measured(self, model_id: str) -> Measured:
         """Return the figures of a model or of a pruning round `<stage>/<variant>/round_<k>`.
@@ -165,7 +180,9 @@ class Study:
         if model_id in self.by_id:
             return self.by_id[model_id].measured
         base, _, number = model_id.partition("/round_")
-        found = [r for r in (self.rounds(base) if base in self.by_id else []) if str(r.round) == number]
+        if base not in self.by_id:
+            raise ArtifactError(f"params.yaml has no model '{model_id}', which it names; name one of its models")
+        found = [r for r in self.rounds(base) if str(r.round) == number]
         if not found:
             raise ArtifactError(f"metrics/{base}.json lists no '{model_id}'; run 'dvc repro', or name another round")
         return found[0]
@@ -177,8 +194,13 @@ def class_names(root: Path) -> list[str]:
     Raises:
         ArtifactError: the metrics are missing or damaged.
     """
-    found: list[str] = read_json(root / "metrics/data.json", "run 'dvc repro prepare'").get("class_names", [])
-    return found
+    remedy = "run 'dvc repro prepare'"
+    try:
+        return parse(_Classes, read_json(root / DATA, remedy), "").class_names
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(str(root / DATA), DATA.as_posix())) from None
+    except ConfigError as error:
+        raise ArtifactError(f"{DATA.as_posix()} is damaged ({str(error).splitlines()[0]}); {remedy}") from None
 
 
 def collect(
@@ -241,6 +263,12 @@ def _require_lineage(study: Study, model: Model) -> None:
             f"metrics/{model.id}.json was made from other weights of {model.parent} than metrics/ describes "
             f"(parent_sha256 differs); run 'dvc repro' to make {model.id} anew"
         )
+
+
+class _Classes(Strict):
+    model_config = ConfigDict(extra="ignore")
+
+    class_names: list[str] = Field(default_factory=list)
 
 
 T = TypeVar("T", bound=Strict)

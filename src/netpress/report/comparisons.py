@@ -42,11 +42,13 @@ def students(study: Study) -> list[Student]:
     found = []
     for label, group in groups.items():
         taught = sorted(group, key=lambda m: (study.measured(m.parent or "").val_acc, m.id))
-        found.append(Student(label, _alone(study, group[0], label), tuple(taught)))
+        found.append(Student(label, control_of(study, group[0]), tuple(taught)))
     return found
 
 
-def _alone(study: Study, taught: Model, label: str) -> Model | None:
+def control_of(study: Study, taught: Model) -> Model | None:
+    """Return the network of a distilled student trained without a teacher, if there is one."""
+    label = design_label(taught)
     same = [m for m in study.models if m.stage in ("train", "lowrank") and design_label(m) == label]
     # The fairest control first: the one that was also trained as the distilled student was.
     return min(same, key=lambda m: not same_training(m, taught), default=None)

@@ -40,13 +40,12 @@ def _compared(claim: Judged) -> set[str]:
 
 def _row(study: Study, row: Published) -> list[str]:
     measured = study.measured(row.model)
-    known = row.val_acc is not None
     return [
         row.label,
         row.model,
         units.percent(row.val_acc) if row.val_acc is not None else "-",
         accuracy(measured),
-        units.points(measured.val_acc - row.val_acc) if known and row.val_acc is not None else "-",
+        units.points(measured.val_acc - row.val_acc) if row.val_acc is not None else "-",
         f"{measured.n_seeds}",
         row.size or "-",
         f"{measured.params:,}",
