@@ -122,6 +122,20 @@ def test_a_student_of_other_options_has_no_control(tmp_path: Path) -> None:
     ]
 
 
+def test_students_of_two_recipes_are_held_against_their_own_control(tmp_path: Path) -> None:
+    params = sample_params()
+    strong = params.distill["kd_strong"].model_copy(update={"recipe": "finetune"})
+    alone = params.train["plain_cnn"].model_copy(
+        update=params.train["student_alone"].model_dump() | {"recipe": "finetune"}
+    )
+    changes = {"train": params.train | {"plain_cnn": alone}, "distill": params.distill | {"kd_strong": strong}}
+    groups = students(study_of(tmp_path, params.model_copy(update=changes)))
+    assert [(group.label.split(", ", 1)[1], group.alone and group.alone.id) for group in groups[:2]] == [
+        ("plain, 7 epochs", "train/student_alone"),
+        ("finetune, 7 epochs", "train/plain_cnn"),
+    ]
+
+
 def test_a_control_trained_otherwise_is_marked(tmp_path: Path) -> None:
     params = sample_params()
     longer = params.train["student_alone"].model_copy(update={"epochs": 99})

@@ -16,7 +16,7 @@ class Student:
     """One student network: trained on the labels alone, if it was, and taught by each of its teachers.
 
     Attributes:
-        label: the architecture and its options.
+        label: the architecture and its options; recipe and epochs too where it was trained in several ways.
         alone: the same network trained without a teacher; None if there is none.
         taught: its distilled forms, by rising accuracy of the teacher.
     """
@@ -34,13 +34,15 @@ def design_label(model: Model) -> str:
 
 
 def students(study: Study) -> list[Student]:
-    """Group the distilled models by student, in the order of params.yaml."""
-    groups: dict[str, list[Model]] = {}
+    """Group the distilled models by student and training, in the order of params.yaml."""
+    groups: dict[tuple[str, str, int], list[Model]] = {}
     for model in study.models:
         if model.stage == "distill":
-            groups.setdefault(design_label(model), []).append(model)
+            groups.setdefault((design_label(model), model.item.recipe, model.item.epochs), []).append(model)
+    designs = [design for design, _, _ in groups]
     found = []
-    for label, group in groups.items():
+    for (design, recipe, epochs), group in groups.items():
+        label = design if designs.count(design) == 1 else f"{design}, {recipe}, {epochs} epochs"
         taught = sorted(group, key=lambda m: (study.measured(m.parent or "").val_acc, m.id))
         found.append(Student(label, control_of(study, group[0]), tuple(taught)))
     return found
