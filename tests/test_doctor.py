@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,50 @@ def test_more_threads_than_cores_is_a_warning(project, capsys):
     edit(project / "params.yaml", "  threads: 2", "  threads: 1000")
     assert main(["doctor"]) == 0
     assert any(line.startswith("warn  threads") for line in capsys.readouterr().out.splitlines())
+
+
+CUT_OFF = ["", '{"read": {"src": [{"pid": 4', "\0" * 4096]
+
+
+@pytest.fixture
+def rwlock(project):
+    path = project / doctor.RWLOCK
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize("content", CUT_OFF, ids=["empty", "half", "zeros"])
+def test_a_lock_of_dvc_that_a_full_disk_has_cut_off(rwlock, capsys, content):
+    rwlock.write_text(content)
+    for quiet in [], ["--quiet"]:
+        assert main(["doctor", *quiet]) == 1
+        assert "FAIL  rwlock" in (told := "".join(capsys.readouterr()))
+        assert "rm .dvc/tmp/rwlock" in told
+    assert rwlock.read_text() == content
+    assert main(["doctor", "--quiet", "--mend"]) == 0
+    assert capsys.readouterr().out == "removed .dvc/tmp/rwlock, which a full disk had cut off\n"
+    assert not rwlock.exists()
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"read": {"src": [{"pid": 4, "cmd": "dvc repro"}]}}'])
+def test_a_whole_lock_of_dvc_stays(rwlock, capsys, content):
+    if content is not None:
+        rwlock.write_text(content)
+    assert main(["doctor", "--quiet", "--mend"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert (rwlock.read_text() if rwlock.exists() else None) == content
+
+
+@pytest.mark.parametrize(("folder", "stays"), [("data", True), ("..", False)])
+def test_a_lock_of_dvc_stays_while_a_dvc_is_at_work_in_the_project(project, rwlock, capsys, folder, stays):
+    rwlock.write_text(CUT_OFF[1])
+    script = "import time; print(flush=True); time.sleep(600)"
+    dvc = subprocess.Popen([sys.executable, "-c", script, "dvc"], cwd=project / folder, stdout=subprocess.PIPE)
+    try:
+        dvc.stdout.readline()
+        assert main(["doctor", "--mend"]) == 0
+    finally:
+        dvc.kill()
+        dvc.communicate()
+    assert rwlock.exists() == stays
+    assert (f"dvc is at work here, process {dvc.pid}" in capsys.readouterr().out) == stays

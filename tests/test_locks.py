@@ -13,7 +13,7 @@ import pytest
 from little import Server, environment, make_project, results, run, start
 
 SLOW = "import time, netpress.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(2), f(*a))[1]"
-DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 100}
+DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 100, "init": "none"}
 
 
 @pytest.fixture(scope="module")

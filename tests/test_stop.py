@@ -8,7 +8,7 @@ import pytest
 from little import make_project, results, run, start
 
 #: One step of this takes many seconds on two cores, most of them in one call that Python cannot interrupt.
-HEAVY = {"arch": "resnet18", "options": {"stem": "small"}, "recipe": "plain", "epochs": 4}
+HEAVY = {"arch": "resnet18", "options": {"stem": "small"}, "recipe": "plain", "epochs": 4, "init": "none"}
 MESSAGE = "stopped: run the same command (or 'dvc repro') again to go on from where it was"
 
 

@@ -1,11 +1,12 @@
 """Say whether this machine and params.yaml are ready for a run.
 
-Prints versions, device, threads, free memory and disk, and checks the data folder and params.yaml.
+Prints versions, device, threads, free memory and disk, and checks the data folder, params.yaml and DVC's lock.
 The exit code is 1 when something has to be mended.
 """
 
 import argparse
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -38,6 +39,7 @@ PACKAGES = (
 OLDEST_TORCH = (2, 11)
 MEMORY_GB = 4.0  # what the default profile may take
 DISK_GB = 2.0
+RWLOCK = ".dvc/tmp/rwlock"  # who reads and writes what, as DVC notes it; it writes this file in place
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ class Line:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--quiet", action="store_true", help="print only what has to be mended")
+    parser.add_argument("--mend", action="store_true", help=f"remove {RWLOCK} if a full disk has cut it off")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the findings; raise when one of them is a FAIL."""
-    findings = list(examine(find_root()))
+    root = find_root()
+    if args.mend:
+        mend(root)
+    findings = list(examine(root))
     faults = [line for line in findings if line.mark == "FAIL"]
     if args.quiet:
         if faults:
@@ -82,7 +88,15 @@ def examine(root: Path) -> Iterator[Line]:
         yield _package(package)
     yield _device()
     yield from _machine(root)
+    yield from _rwlock(root)
     yield from _project(root)
+
+
+def mend(root: Path) -> None:
+    """Remove DVC's lock if it is cut off and no dvc is at work in the project, and say so; DVC makes it anew."""
+    if _is_cut_off(root / RWLOCK) and not _dvc_at_work(root):
+        (root / RWLOCK).unlink()
+        print(f"removed {RWLOCK}, which a full disk had cut off")
 
 
 def _package(name: str) -> Line:
@@ -121,6 +135,39 @@ def _machine(root: Path) -> Iterator[Line]:
     memory = psutil.virtual_memory().available / 1e9
     hint = "" if memory >= MEMORY_GB else f"; the default profile may take {MEMORY_GB:.0f} GB"
     yield Line("warn" if hint else "ok", "memory", f"{memory:.1f} GB free{hint}")
+
+
+def _rwlock(root: Path) -> Iterator[Line]:
+    if not _is_cut_off(root / RWLOCK):
+        return
+    if at_work := _dvc_at_work(root):  # which may be writing it at this moment
+        yield Line("warn", "rwlock", f"{RWLOCK} is not whole; dvc is at work here, process {at_work[0]}")
+    else:
+        remedy = f"free some space and run 'rm {RWLOCK}' (no dvc is running here), or 'make repro', which removes it"
+        yield Line("FAIL", "rwlock", f"{RWLOCK} is cut off, as a full disk leaves it, and dvc cannot run:\n{remedy}")
+
+
+def _is_cut_off(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
+
+
+def _dvc_at_work(root: Path) -> list[int]:
+    """Return the processes that are called dvc and work in the project, or in a folder that may not be asked for."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        cwd = process.info["cwd"]
+        is_dvc = any(Path(word).name == "dvc" for word in process.info["cmdline"] or [])
+        if is_dvc and (cwd is None or Path(cwd).is_relative_to(root.resolve())):
+            found.append(process.pid)
+    return found
 
 
 def _project(root: Path) -> Iterator[Line]:
