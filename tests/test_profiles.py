@@ -84,6 +84,8 @@ claims: {{}}
 experiments: {{}}
 # the end
 """
+#: The line of the first model of `final`.
+FINAL = DEFAULT.splitlines().index("final:") + 2
 TINY = """\
 # Tiny: for trying things out.
 
@@ -226,7 +228,7 @@ def test_unknown_profile_lists_those_that_exist(project, capsys):
         ("distill: {x: {arch: a}}\n", "bad.yaml, line 1, column 11: distill.x.epochs: missing"),
         ("runtime: {threads: 010}\n", "bad.yaml, line 1, column 11: runtime.threads = 010: YAML readers differ"),
         ("data: {rot: x}\n", "data.rot: unknown key, did you mean 'root'?"),
-        ("train: {}\n", f"default.yaml, line {DEFAULT.count(chr(10)) - 1}, column 5: final[0]: no model 'train/first'"),
+        ("train: {}\n", f"default.yaml, line {FINAL}, column 5: final[0]: no model 'train/first'"),
         ("seeds: []\n", "seeds"),
         ("# mine\nruntime: {threads: 0}\n", "bad.yaml, line 2, column 11: runtime.threads = 0"),
         ("recipes:\n  plain: &p {lr: 0.5}\n  other: *p\n", "bad.yaml, line 2, column 10: write the values out"),
