@@ -130,8 +130,8 @@ def test_editing_one_methods_file_reruns_its_variants_only(project):
     ("file", "stages"),
     [
         ("lowrank/tucker2.py", {"factorize@tucker_teacher"}),
-        ("quantize/fp16.py", {"quantize@student_fp16"}),
-        ("quantize/int8_static.py", {"quantize@pruned_int8"}),
+        pytest.param("quantize/fp16.py", {"quantize@student_fp16"}, marks=pytest.mark.exhaustive),
+        pytest.param("quantize/int8_static.py", {"quantize@pruned_int8"}, marks=pytest.mark.exhaustive),
         ("prune/magnitude.py", {"prune", "prune_sweep@teacher_rate60"}),
     ],
 )
@@ -142,6 +142,7 @@ def test_a_comment_in_a_methods_file_reruns_its_variants_and_changes_nothing(pro
     assert project._git("status", "--porcelain", "metrics", "plots") == ""
 
 
+@pytest.mark.exhaustive
 def test_editing_one_architecture_reruns_its_variants_only(project):
     arch = project.folder / "src/netpress/models/compact_cnn.py"
     arch.write_text(

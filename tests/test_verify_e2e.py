@@ -45,6 +45,7 @@ def test_the_whole_run_comes_out_bit_exact(project):
     assert project._git("status", "--porcelain") == ""
 
 
+@pytest.mark.exhaustive  # CI runs a sample of the committed results besides
 def test_a_sample_runs_what_the_commit_draws(project):
     code, document, progress = verify(project, "--sample", "1")
     assert code == 0
