@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
     from netpress.artifacts import Loaded, Spec
 
-COLUMNS = ("Id", "label")
+LABEL = "label"
 BATCH = 256
-#: Bad pictures named in one message.
-NAMED = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the predictions of one model of the project around the current folder."""
     from netpress import artifacts
+    from netpress.data.prepared import ID
 
     if args.out.exists() and not args.force:
         raise ConfigError(f"{args.out} exists; name another file, or add --force to overwrite it")
@@ -51,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
                 raise DataError(f"two pictures have the name {name}; rename one, since the table tells them by name")
             labels[name] = label
     shown = loaded.spec.classes if args.names else range(len(loaded.spec.classes))
-    rows = [{"Id": name, "label": shown[labels[name]]} for name in _in_order(list(labels))]
-    files.write_csv(args.out, rows, COLUMNS)
+    rows = [{ID: name, LABEL: shown[labels[name]]} for name in _in_order(list(labels))]
+    files.write_csv(args.out, rows, [ID, LABEL])
     print(f"wrote {len(rows):,} predictions of {args.model} to {args.out}")
 
 
@@ -98,6 +97,7 @@ def _unlabelled(root: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarr
 def _pictures(place: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarray"]]:
     """Yield names and images of any pictures, in pieces, with progress."""
     from netpress.data.archives import folder_of
+    from netpress.data.pieces import bad_words
     from netpress.data.progress import ImageProgress
     from netpress.sources._pictures import PICTURES, Pictures, pieces
     from netpress.sources._tree import Tree
@@ -116,8 +116,8 @@ def _pictures(place: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarra
         for piece in pieces(tree, [Pictures.of(tree.root, 0, names)], spec.height):
             bad += piece.bad
             progress.add(len(piece.labels) + len(piece.bad))
-            yield [Path(name).stem for name in piece.names], piece.images
+            if not bad:  # otherwise only the rest of the bad ones is still wanted
+                yield [Path(name).stem for name in piece.names], piece.images
         progress.close()
         if bad:
-            more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-            raise DataError(f"{len(bad)} of {len(names)} pictures cannot be used: {'; '.join(bad[:NAMED])}{more}")
+            raise DataError(f"{bad_words(bad, len(bad), len(names))}. Mend or remove them")

@@ -1,6 +1,6 @@
 """What a data source gives: classes, and labelled images in pieces, so that memory does not grow with the data."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,8 @@ import numpy as np
 UNLABELLED = "unlabelled"
 #: Bytes of images in one piece, at most, unless a single image has more.
 PIECE = 2**20
+#: Bad images named in one message.
+NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,9 @@ def spans(count: int, bytes_each: int) -> Iterator[tuple[int, int]]:
     step = max(1, PIECE // max(1, bytes_each))
     for start in range(0, count, step):
         yield start, min(start + step, count)
+
+
+def bad_words(shown: Sequence[str], bad: int, total: int) -> str:
+    """Say that `bad` of `total` pictures cannot be used; of their lines in `shown` the first `NAMED`."""
+    more = f"; and {bad - NAMED} more" if bad > NAMED else ""
+    return f"{bad} of {total} pictures cannot be used: {'; '.join(shown[:NAMED])}{more}"

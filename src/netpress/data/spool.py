@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +14,10 @@ from netpress.base.errors import DataError
 from netpress.base.files import writing
 from netpress.config import Data
 from netpress.data import near
-from netpress.data.pieces import UNLABELLED, Piece, Source, spans
+from netpress.data.pieces import NAMED, UNLABELLED, Piece, Source, bad_words, spans
 from netpress.data.progress import ImageProgress
 from netpress.data.splits import Listing, numbered
 
-#: Bad images named in one message.
-NAMED = 20
 #: Bytes of the sha256 that are kept: equal by chance once in 2**64 for four thousand million pictures.
 DIGEST = 16
 #: The file of perceptual hashes, which take more memory than all else and are wanted late.
@@ -104,7 +102,8 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
                 hashes.write(near.difference_hashes(images).data)
                 listing.writelines(f"{text}\n" for text in piece.names)
     if bad and data.on_bad_image == "error":
-        raise DataError(_bad_message(shown, bad, source.total))
+        mend = "Mend or remove them, or set data.on_bad_image: skip"
+        raise DataError(f"{bad_words(shown, bad, source.total)}. {mend}")
     if not labels:
         raise DataError(f"data.root: {data.root} holds no image that can be used; add some")
     content = content_numbers(np.frombuffer(digests, np.uint64).reshape(-1, DIGEST // 8))
@@ -139,8 +138,3 @@ def _line(path: Path, start: int, index: int) -> str:
     """Return the name of an image from the file of names, which is not held in memory."""
     with path.open(encoding="utf-8") as lines:
         return next(itertools.islice(lines, start + index, None)).rstrip("\n")
-
-
-def _bad_message(shown: Iterable[str], bad: int, total: int) -> str:
-    listed = "; ".join(shown) + (f"; and {bad - NAMED} more" if bad > NAMED else "")
-    return f"{bad} of {total} pictures cannot be used: {listed}. Mend or remove them, or set data.on_bad_image: skip"
