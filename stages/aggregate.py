@@ -10,12 +10,12 @@ from netpress.base.script import run_stage
 
 
 def aggregate(root: Path) -> None:
-    from netpress import config, environment
+    from netpress import environment, reader
     from netpress.report.collect import collect, remove_stale
     from netpress.report.overview import brief
     from netpress.report.write import write_report
 
-    params = config.load(root / "params.yaml")
+    params = reader.load(root / "params.yaml")
     for path in remove_stale(root, params.items(), params.final):
         print(f"removed {path.as_posix()}: params.yaml has no such model")
     environment.forget_others(root, environment.results_of(params.items(), params.final))

@@ -10,10 +10,10 @@ from netpress.base.script import run_variant_stage
 
 
 def test(root: Path, model_id: str) -> None:
-    from netpress import config
+    from netpress import reader
     from netpress.final import measure_on_test
 
-    measure_on_test(root, model_id, config.for_final(root / "params.yaml", model_id))
+    measure_on_test(root, model_id, reader.for_final(root / "params.yaml", model_id))
 
 
 if __name__ == "__main__":

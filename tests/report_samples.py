@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base import files
-from netpress.config import Params, load
+from netpress.config import Params
+from netpress.reader import load
 from netpress.report.collect import Study, collect
 
 DEFAULT = Path(__file__).parent.parent / "profiles" / "default.yaml"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from little import make_project
 from test_artifacts import contents, made
 
-from netpress import artifacts, checkpoint, config, store
+from netpress import artifacts, checkpoint, reader, store
 from netpress.artifacts import HISTORY, ONNX, SEEDS, SPEC, WEIGHTS
 from netpress.base import files
 from netpress.base.errors import ArtifactError
@@ -29,7 +29,7 @@ def write_model(folder):
 
 def write_data(folder):
     root = make_project(folder / "project")
-    prepare(root, config.for_data(root / "params.yaml"), folder / "prepared")
+    prepare(root, reader.for_data(root / "params.yaml"), folder / "prepared")
 
 
 def read_data(folder):

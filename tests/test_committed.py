@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from netpress import config
+from netpress import reader
 from netpress.report.collect import collect
 from netpress.report.write import SUMMARY, make_report
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def study():
-    params = config.load(ROOT / "params.yaml")
+    params = reader.load(ROOT / "params.yaml")
     return collect(ROOT, params.items(), params.final, params.claims, params.experiments)
 
 

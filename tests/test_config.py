@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from netpress import config
+from netpress import reader
 from netpress.base.errors import ConfigError
 from netpress.graph import load_checked
 
@@ -133,7 +133,7 @@ def test_parents_in_a_circle_are_refused(tmp_path, raw):
 def test_text_that_is_not_our_yaml_is_refused_with_its_place(tmp_path, text, message):
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as error:
-        config.load(tmp_path / "params.yaml")
+        reader.load(tmp_path / "params.yaml")
     assert message in str(error.value)
 
 
@@ -143,30 +143,30 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     text = "a: 1e-3\nb: no\nc: 1e3\nd: 5.0e-4\ne: +.5\nf: 0\ng: -7\nh: yes\ni: 'on'\nj: ~\nk: TRUE\nl: .5\nm: '010'\n"
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
-    assert config.read(path) == load_yaml(str(path))
-    assert config.read(path)["a"] == 0.001
+    assert reader.read(path) == load_yaml(str(path))
+    assert reader.read(path)["a"] == 0.001
 
 
 def test_a_missing_file_names_the_way_out(tmp_path):
     with pytest.raises(ConfigError, match="use default"):
-        config.load(tmp_path / "params.yaml")
+        reader.load(tmp_path / "params.yaml")
 
 
 def test_a_stage_reads_its_own_part_only(tmp_path, raw):
     put(raw, "train.large_cnn.epochs", 0)
     path = write(tmp_path, raw)
-    found = config.for_variant(path, "distill", "kd_strong")
+    found = reader.for_variant(path, "distill", "kd_strong")
     assert found.item.teacher == "train/resnet18_strong"
     assert found.recipe.lr == raw["recipes"]["plain"]["lr"]
     with pytest.raises(ConfigError, match=r"train\.large_cnn\.epochs"):
-        config.for_variant(path, "train", "large_cnn")
+        reader.for_variant(path, "train", "large_cnn")
     with pytest.raises(ConfigError, match="train: no variant 'large_cn', did you mean 'large_cnn'"):
-        config.for_variant(path, "train", "large_cn")
+        reader.for_variant(path, "train", "large_cn")
     with pytest.raises(ConfigError, match="no section 'distil'"):
-        config.for_variant(path, "distil", "kd_strong")
+        reader.for_variant(path, "distil", "kd_strong")
 
 
 def test_prune_is_the_variant_main(tmp_path, raw):
     path = write(tmp_path, raw)
-    assert config.for_variant(path, "prune", "main").item.rate == raw["prune"]["rate"]
-    assert config.for_variant(path, "quantize", "resnet18_fp16").recipe is None
+    assert reader.for_variant(path, "prune", "main").item.rate == raw["prune"]["rate"]
+    assert reader.for_variant(path, "quantize", "resnet18_fp16").recipe is None

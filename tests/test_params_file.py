@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netpress import config
+from netpress import reader
 from netpress.base import params_file
 from netpress.base.errors import ConfigError
 from netpress.graph import load_checked
@@ -69,7 +69,7 @@ REFUSED = [
 @pytest.mark.parametrize(("content", "message"), REFUSED, ids=range(len(REFUSED)))
 def test_a_file_that_readers_may_take_differently_is_refused(path, content, message):
     path.write_bytes(content)
-    said = fault(path, config.read)
+    said = fault(path, reader.read)
     assert said.startswith("params.yaml") and message in said
     assert len(said.splitlines()) == 1
 
@@ -90,9 +90,9 @@ def test_a_value_that_readers_may_take_differently_is_refused_where_it_is_read(p
     place = f"params.yaml, line {line_of('epochs: 14')}, column 5: train.large_cnn.epochs = "
     assert said.startswith(place) and message in said and len(said.splitlines()) == 1
     assert "must be a whole number at least 1 and at most 100000 (passes over the training images)" in said
-    assert fault(path, lambda p: config.for_variant(p, "train", "large_cnn")) == said
-    assert config.for_variant(path, "train", "plain_cnn").item.epochs == 8
-    assert config.for_data(path).resolution == 28
+    assert fault(path, lambda p: reader.for_variant(p, "train", "large_cnn")) == said
+    assert reader.for_variant(path, "train", "plain_cnn").item.epochs == 8
+    assert reader.for_data(path).resolution == 28
 
 
 @pytest.mark.parametrize("text", [".nan", ".inf", "-.INF"])
@@ -159,7 +159,7 @@ def test_a_missing_key_has_the_place_of_its_section(path):
     write(path, "    epochs: 14\n", "")
     where = f"params.yaml, line {line_of('  large_cnn:')}, column 3: train.large_cnn.epochs: missing; add it"
     assert fault(path).startswith(where)
-    assert fault(path, lambda p: config.for_variant(p, "train", "large_cnn")).startswith(where)
+    assert fault(path, lambda p: reader.for_variant(p, "train", "large_cnn")).startswith(where)
 
 
 @pytest.mark.parametrize("root", ['""', "' photos'", "data", ".", "..", "models/x", "data/prepared", "./data/"])

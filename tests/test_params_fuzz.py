@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from params_mutants import NASTY, mutant
 
-from netpress import config
+from netpress import config, reader
 from netpress.base import params_file
 from netpress.base.errors import ConfigError
 from netpress.graph import load_checked
@@ -35,7 +35,7 @@ def survey(folder, seeds):
         else:
             outcome["accepted"] += 1
             assert isinstance(params, config.Params), seed
-            assert config.read(path) == load_yaml(str(path)), f"mutant {seed} is read otherwise than DVC reads it"
+            assert reader.read(path) == load_yaml(str(path)), f"mutant {seed} is read otherwise than DVC reads it"
         longest = max(longest, time.perf_counter() - start)
         assert longest < SECONDS_EACH, f"mutant {seed} took {longest:.1f} s"
     return outcome, longest

@@ -45,10 +45,10 @@ def test_the_same_numbers_come_out_of_the_models_again(project):
     script = (
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from netpress import artifacts, bench, config\n"
+        "from netpress import artifacts, bench, reader\n"
         "from netpress.measure import evaluate\n"
         "root = Path('.')\n"
-        "shared = config.for_shared(root / 'params.yaml')\n"
+        "shared = reader.for_shared(root / 'params.yaml')\n"
         "device = bench.set_up(shared.runtime)\n"
         "val = bench.device_split(root, 'val', bench.load_manifest(root / bench.PREPARED), device, shared.runtime)\n"
         "for name in sys.argv[1:]:\n"

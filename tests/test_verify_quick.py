@@ -278,10 +278,10 @@ def status_of(monkeypatch, root, status):
 
 
 def quick_graph_entry(root):
-    from netpress import config
+    from netpress import reader
     from netpress.verify.lock import Entry
 
-    params = config.read(root / "params.yaml")
+    params = reader.read(root / "params.yaml")
     return Entry("cmd", {}, {"train.large_cnn": params["train"]["large_cnn"] | {"epochs": 99}}, {})
 
 

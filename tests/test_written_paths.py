@@ -6,7 +6,7 @@ import pytest
 from project import ROOT
 from ruamel.yaml import YAML
 
-from netpress import artifacts, config, profiles
+from netpress import artifacts, profiles, reader
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.config import MODEL_STAGES
 from netpress.graph import load_checked
@@ -72,7 +72,7 @@ def test_no_profile_is_read_from_elsewhere(name):
 def test_a_stage_started_by_hand_takes_no_variant_that_is_a_path(tmp_path, name):
     path = edited(tmp_path, lambda params: None)
     with pytest.raises(ConfigError):
-        config.for_variant(path, "train", name)
+        reader.for_variant(path, "train", name)
 
 
 def test_a_spec_that_names_a_file_elsewhere_reads_it_never_into_a_model(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from netpress import artifacts, config, environment
+from netpress import artifacts, environment, reader
 from netpress.artifacts import Loaded, Spec
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import sha256_bytes
@@ -104,7 +104,7 @@ class Bench:
 
 def open_bench(root: Path, stage: str, variant: str) -> Bench:
     """Read the variant's config, the manifest and the parents' specs, and set up the device."""
-    variant_config = config.for_variant(root / "params.yaml", stage, variant)
+    variant_config = reader.for_variant(root / "params.yaml", stage, variant)
     device = set_up(variant_config.runtime)
     item, parents = variant_config.item, {}
     if parent_of(item):

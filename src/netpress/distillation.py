@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from netpress.base import plugins
 from netpress.base.schema import parse
 from netpress.bench import Bench
-from netpress.config import Distill, Runtime, refuse_larger_student
+from netpress.config import Distill, Runtime
 from netpress.data.batches import Batch
 from netpress.designs import fit_and_save, fresh_network
 from netpress.engine import Objective
 from netpress.measure import autocast, count_params
+from netpress.reader import refuse_larger_student
 from netpress.runs import run_seeds
 from netpress.store import Workspace
 

@@ -20,11 +20,9 @@ from netpress.config import (
     Data,
     Distill,
     Params,
-    check_imagenet,
-    check_recipe,
     parent_of,
-    refuse_larger_student,
 )
+from netpress.reader import check_imagenet, check_recipe, refuse_larger_student
 
 #: Folders that stages write.
 WRITTEN = ("data/prepared", "models", "metrics", "plots")

@@ -21,7 +21,8 @@ from netpress.base import files, plugins
 from netpress.base.errors import ArtifactError, ParamsError
 from netpress.base.project import WEIGHTS
 from netpress.bench import Bench, Start
-from netpress.config import IMAGENET, check_imagenet
+from netpress.config import IMAGENET
+from netpress.reader import check_imagenet
 
 NONE = "none"
 #: Under these keys checkpoints of other programs keep their state dict.

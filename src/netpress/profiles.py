@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netpress import config
+from netpress import reader
 from netpress.base import params_file
 from netpress.base.errors import ConfigError, ParamsError
 from netpress.base.params_file import Document
@@ -50,11 +50,11 @@ def render(folder: Path, name: str) -> str:
     if name not in known:
         raise ConfigError(f"no profile '{name}'{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}")
     base_file, overlay_file = folder / "default.yaml", folder / f"{name}.yaml"
-    base = config.read(base_file)
+    base = reader.read(base_file)
     base_text = _read(base_file)
     if name == "default":
         return base_text
-    overlay = config.read(overlay_file)
+    overlay = reader.read(overlay_file)
     if overlay.setdefault("profile", name) != name:
         raise ConfigError(f"{overlay_file.name}: profile is '{overlay['profile']}', but the file's name says '{name}'")
     for key in overlay:

@@ -94,7 +94,7 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     label, checkpoint = f"{curve.work.label} {title}", curve.work.checkpoint(f"round_{number}_fit")
     history = fit(network, *curve.splits, schedule, bench.config.runtime, label, checkpoint=checkpoint)
     edits = [*spec.edits, widths_edit(curve.sizes, network)]
-    found = evidence(network, *curve.splits)
+    found = evidence(network, *curve.splits) if number == len(curve.epochs) else {}  # of the curve's result alone
     made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent, found)
     metrics = save(bench, place, curve.seed, made, f"{bench.model_id}/round_{number}")
     row = {key: metrics[key] for key in (*ROW, "weights_sha256")} | {

@@ -173,20 +173,20 @@ def _dvc_at_work(root: Path) -> list[int]:
 def _project(root: Path) -> Iterator[Line]:
     path = root / "params.yaml"
     try:
-        from netpress import config
+        from netpress import reader
         from netpress.graph import load_checked
     except ImportError as error:
         yield Line("FAIL", "params.yaml", f"cannot be checked ({error}): run 'make setup'")
         return
     try:
-        shared = config.for_shared(path)
+        shared = reader.for_shared(path)
         yield _threads(shared.runtime.threads)
         if shared.runtime.device == "cuda" and not _has_cuda():
             yield Line("FAIL", "runtime.device", "cuda, but there is none here: set it to auto or cpu in params.yaml")
     except ConfigError:
         yield Line("ok", "threads", f"{_cores()} cores")
     try:
-        data = config.for_data(path)
+        data = reader.for_data(path)
         yield _data(root, data.root)
     except ConfigError:
         pass  # named below, with every other fault of the file

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from netpress import config, profiles
+from netpress import profiles, reader
 from netpress.base import files, params_file
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
@@ -45,7 +45,7 @@ def _refuse_hand_edits(target: Path, folder: Path) -> None:
     """Raise unless `target` is what `use` writes for the profile that it names."""
     remedy = "commit or copy it if you need it, then add --force to overwrite it"
     try:
-        current = config.read(target)
+        current = reader.read(target)
         recorded = str(current.get("profile", ""))
         fresh = profiles.render(folder, recorded)
     except NetpressError as error:

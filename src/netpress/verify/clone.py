@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from netpress import config
+from netpress import reader
 from netpress.base.errors import NetpressError
 from netpress.base.files import sha256_file
 from netpress.base.project import WEIGHTS
@@ -95,7 +95,7 @@ def _copy(root: Path, folder: Path) -> Clone:
 def _link_data(root: Path, folder: Path) -> None:
     """Give the clone the user's own data, and weights trained elsewhere, where they are not in Git."""
     weights = [path.relative_to(root).as_posix() for path in sorted((root / WEIGHTS).glob("*"))]
-    for name in (config.for_data(folder / "params.yaml").root, *weights):
+    for name in (reader.for_data(folder / "params.yaml").root, *weights):
         if (root / name).exists() and not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to((root / name).resolve())
