@@ -4,11 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
-from netpress import config, profiles
+from netpress import profiles, reader
 from netpress.__main__ import main
 from netpress.base.errors import ConfigError
+from netpress.channels import importance_of, plan_rounds, share_epochs
+from netpress.config import Prune
+from netpress.models import build_model
+from netpress.pruning import control_rounds
 
 ROOT = Path(__file__).parent.parent
 ITEM = "{arch: mobile_student, options: {}, recipe: plain, epochs: 1, init: none}"
@@ -268,9 +273,25 @@ def test_every_profile_of_the_project_is_valid(project, name):
     shutil.rmtree(project / "profiles")
     shutil.copytree(ROOT / "profiles", project / "profiles")
     assert use(name) == 0
-    assert config.read(project / "params.yaml")["profile"] == name
+    assert reader.read(project / "params.yaml")["profile"] == name
     assert "&" not in "".join(line.split("#")[0] for line in (project / "params.yaml").read_text().splitlines())
     assert use("default") == 0
+
+
+@pytest.mark.parametrize("name", profiles.names(ROOT / "profiles"))
+def test_every_curve_of_a_profile_has_enough_epochs_for_its_rounds(project, name):
+    shutil.copytree(ROOT / "profiles", project / "profiles", dirs_exist_ok=True)
+    assert use(name) == 0
+    items = reader.load(project / "params.yaml").items()
+    curves = {model_id: item for model_id, item in items.items() if isinstance(item, Prune)}
+    assert "prune/main" in curves
+    for item in curves.values():
+        parent = items[item.parent]
+        network = build_model(parent.arch, 10, 3, **parent.options)
+        importance = importance_of(item.method, item.method_options)
+        plan = plan_rounds(network, torch.zeros(2, 3, 32, 32), item.rate, item.until, item.round_to, importance)
+        assert all(share_epochs(item.epochs, len(plan)))
+        assert control_rounds(item, len(plan)) <= set(range(1, len(plan) + 1))
 
 
 def test_outside_a_project(tmp_path, monkeypatch, capsys):

@@ -49,6 +49,18 @@ def test_the_studys_figures_stand_beside_ours(project):
     assert "- teacher_strength, no teacher < weaker teacher < stronger teacher: **holds**." in text
 
 
+def test_rows_without_published_figures_stand_against_the_first(tmp_path):
+    rows = [row.model_copy(update={"val_acc": None, "size": ""}) for row in EXPERIMENT.rows]
+    params = sample_params(experiments={"kd": EXPERIMENT.model_copy(update={"rows": rows})})
+    write_metrics(tmp_path, params)
+    files.write_json(tmp_path / "metrics/data.json", {"class_names": ["Bread", "Soup"]})
+    lines = report(tmp_path, params).splitlines()
+    table = lines[lines.index("## Distillation as the study has it") + 2 :]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[:5]]
+    assert cells[0] == ["Row", "Model", "Ours (%)", "Against the first (points)", "n", "Params", "MACs", *cells[0][7:]]
+    assert [row[3] for row in cells[2:]] == ["-", "+0.38", "+1.14"]
+
+
 def test_the_reasons_are_measurements(project):
     text = report(*project[:2])
     assert "Teachers: train/resnet18_weak has 84.20 % on validation, 87.20 % on its training images" in text

@@ -7,9 +7,9 @@ import argparse
 import sys
 
 from netpress.base.script import guarded
-from netpress.cli import doctor, predict, use, verify
+from netpress.cli import doctor, predict, report, use, verify
 
-COMMANDS = {"use": use, "doctor": doctor, "verify": verify, "predict": predict}
+COMMANDS = {"use": use, "doctor": doctor, "report": report, "verify": verify, "predict": predict}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 Variants come from the items of params.yaml and never from a glob, so the files of a removed variant are not seen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -144,11 +144,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Study:
-    """All models of one params.yaml, in the order of the graph, and what it claims and compares them with."""
+    """The models of one params.yaml, in the order of the graph, and what it claims and compares them with.
+
+    `missing` are those left out because they are not made yet; `aggregate` leaves out none.
+    """
 
     models: tuple[Model, ...]
     claims: Mapping[str, Claim] = field(default_factory=dict)
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     @cached_property
     def by_id(self) -> dict[str, Model]:
@@ -194,13 +198,7 @@ def class_names(root: Path) -> list[str]:
     Raises:
         ArtifactError: the metrics are missing or damaged.
     """
-    remedy = "run 'dvc repro prepare'"
-    try:
-        return parse(_Classes, read_json(root / DATA, remedy), "").class_names
-    except ArtifactError as error:
-        raise ArtifactError(str(error).replace(str(root / DATA), DATA.as_posix())) from None
-    except ConfigError as error:
-        raise ArtifactError(f"{DATA.as_posix()} is damaged ({str(error).splitlines()[0]}); {remedy}") from None
+    return _parsed(root, root / DATA, _Classes, read_json, "run 'dvc repro prepare'").class_names
 
 
 def collect(
@@ -275,15 +273,16 @@ T = TypeVar("T", bound=Strict)
 
 
 def _read(root: Path, model_id: str, cls: type[T]) -> T:
-    path = metrics_file(root, model_id)
+    return _parsed(root, metrics_file(root, model_id), cls, read_sealed, f"run 'dvc repro' to make {model_id} anew")
+
+
+def _parsed(root: Path, path: Path, cls: type[T], read: Callable[[Path, str], Any], remedy: str) -> T:
     # The root may be the current folder or an absolute one; the message is the same.
-    name, remedy = path.relative_to(root).as_posix(), f"run 'dvc repro' to make {model_id} anew"
+    name = path.relative_to(root).as_posix()
     try:
-        raw = read_sealed(path, remedy)
+        return parse(cls, read(path, remedy), "")
     except ArtifactError as error:
         raise ArtifactError(str(error).replace(str(path), name)) from None
-    try:
-        return parse(cls, raw, "")
     except ConfigError as error:
         raise ArtifactError(f"{name} is damaged ({str(error).splitlines()[0]}); {remedy}") from None
 

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from netpress.config import Experiment, Published
 from netpress.report import units
 from netpress.report.claims import Judged
-from netpress.report.collect import Study
+from netpress.report.collect import Measured, Study
 from netpress.report.evidence import observations
 from netpress.report.markdown import table
 from netpress.report.overview import accuracy
-
-HEADER = ("Row", "Model", "Study (%)", "Ours (%)", "Difference (points)", "n", "Study's size", "Params", "MACs")
-SIZES = ("Checkpoint", "ONNX")
 
 
 def experiments_text(study: Study, judged: Sequence[Judged], classes: Sequence[str]) -> str:
@@ -21,8 +18,7 @@ def experiments_text(study: Study, judged: Sequence[Judged], classes: Sequence[s
 
 def _section(study: Study, experiment: Experiment, judged: Sequence[Judged], classes: Sequence[str]) -> str:
     models = [row.model for row in experiment.rows]
-    rows = [_row(study, row) for row in experiment.rows]
-    parts = [f"## {experiment.title}\n", table([*HEADER, *SIZES], rows, left=2)]
+    parts = [f"## {experiment.title}\n", _table(study, experiment.rows)]
     if experiment.note:
         parts.append(f"{experiment.note.strip()}\n")
     verdicts = [f"- {c.name}, {c.text}: **{c.verdict}**.\n" for c in judged if _compared(c) <= set(models)]
@@ -38,18 +34,34 @@ def _compared(claim: Judged) -> set[str]:
     return {model for comparison in claim.comparisons for model in (comparison.first, comparison.second)}
 
 
-def _row(study: Study, row: Published) -> list[str]:
-    measured = study.measured(row.model)
-    return [
-        row.label,
-        row.model,
-        units.percent(row.val_acc) if row.val_acc is not None else "-",
-        accuracy(measured),
-        units.points(measured.val_acc - row.val_acc) if row.val_acc is not None else "-",
-        f"{measured.n_seeds}",
-        row.size or "-",
-        f"{measured.params:,}",
-        units.short_count(measured.macs),
-        units.size(measured.checkpoint_bytes) if measured.checkpoint_bytes else "-",
-        units.size(measured.onnx_bytes),
+def _table(study: Study, rows: Sequence[Published]) -> str:
+    """Return the study's figures beside ours; where it printed none, ours beside those of the first row."""
+    columns: dict[str, list[str]] = {"Row": [row.label for row in rows], "Model": [row.model for row in rows]}
+    ours = [study.measured(row.model) for row in rows]
+    if any(row.val_acc is not None for row in rows):
+        columns["Study (%)"] = [units.percent(row.val_acc) if row.val_acc is not None else "-" for row in rows]
+        others = [row.val_acc for row in rows]
+        title = "Difference (points)"
+    else:
+        others = [None, *[ours[0].val_acc] * (len(rows) - 1)]
+        title = "Against the first (points)"
+    columns["Ours (%)"] = [accuracy(measured) for measured in ours]
+    columns[title] = [
+        units.points(measured.val_acc - other) if other is not None else "-"
+        for measured, other in zip(ours, others, strict=True)
     ]
+    columns["n"] = [f"{measured.n_seeds}" for measured in ours]
+    if any(row.size for row in rows):
+        columns["Study's size"] = [row.size or "-" for row in rows]
+    sizes = [_sizes(measured) for measured in ours]
+    columns |= {name: [size[name] for size in sizes] for name in sizes[0]}
+    return table(list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)], left=2)
+
+
+def _sizes(measured: Measured) -> dict[str, str]:
+    return {
+        "Params": f"{measured.params:,}",
+        "MACs": units.short_count(measured.macs),
+        "Checkpoint": units.size(measured.checkpoint_bytes) if measured.checkpoint_bytes else "-",
+        "ONNX": units.size(measured.onnx_bytes),
+    }

@@ -44,11 +44,11 @@ def make_report(root: Path, study: Study) -> Report:
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
-    note = environments.note(study, environment.load(root))
+    notes = [text for text in (_missing_note(study), environments.note(study, environment.load(root))) if text]
     judged = claims.judge(study)
     shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
     texts = {
-        Path("metrics/summary.md"): report_text(study, curves, on_front, note, shown, claims.claims_table(judged)),
+        Path("metrics/summary.md"): report_text(study, curves, on_front, notes, shown, claims.claims_table(judged)),
         Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, on_front), overview.CSV_COLUMNS),
     }
     numbers = {SUMMARY: overview.summary(study), CLAIMS: claims.as_metrics(judged)}
@@ -80,11 +80,11 @@ def report_text(
     study: Study,
     curves: Sequence[Curve],
     on_front: Sequence[Point],
-    note: str = "",
+    notes: Sequence[str] = (),
     experiments_shown: str = "",
     claims_shown: str = "",
 ) -> str:
-    """Return the Markdown report; sections without models are left out, and `note` stands below the introduction."""
+    """Return the Markdown report; sections without models are left out, and `notes` stand below the introduction."""
     sections = [
         ("Distillation", comparisons.distillation_table(study)),
         ("Compact designs, trained afresh", comparisons.design_table(study)),
@@ -92,11 +92,17 @@ def report_text(
         ("Pruning, round by round", comparisons.pruning_table(curves, on_front)),
         ("Quantization", comparisons.change_table(study, "quantize")),
     ]
-    texts = [INTRODUCTION, *([note] if note else []), overview.overview(study, on_front)]
+    texts = [INTRODUCTION, *notes, overview.overview(study, on_front)]
     texts += [f"## Claims\n\n{claims_shown}"] if claims_shown else []
     texts += [experiments_shown] if experiments_shown else []
     texts += [f"## {title}\n\n{text}" for title, text in sections if text]
     return "\n".join(texts)
+
+
+def _missing_note(study: Study) -> str:
+    if not study.missing:
+        return ""
+    return f"**Not all models of params.yaml are made yet.** Left out: {', '.join(study.missing)}.\n"
 
 
 def _curve_texts(curves: Sequence[Curve]) -> dict[Path, str]:

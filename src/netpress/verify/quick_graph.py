@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from netpress import config
+from netpress import reader
 from netpress.base.errors import ConfigError
 from netpress.verify.clone import execute, without_git
 from netpress.verify.findings import Finding, some
@@ -41,7 +41,7 @@ def code_findings(root: Path) -> list[Finding]:
 
 def lock_findings(root: Path, lock: Lock) -> list[Finding]:
     """Find what differs from dvc.lock, stages that never ran, and entries that do not fit each other."""
-    status = _status(root)
+    status = changed_stages(root)
     wanted = _expanded(root)
     never = [name for name in wanted if name not in lock]
     findings = [Finding("error", f"{NAME}: {name}", "this stage of dvc.yaml has never run", RERUN) for name in never]
@@ -69,9 +69,16 @@ def lineage(lock: Lock) -> list[Finding]:
     return findings
 
 
+def changed_stages(root: Path) -> dict[str, Any]:
+    """Return what DVC says of every stage that is not up to date: never run, or changed since; stage -> its words."""
+    without_git(root)
+    found = json.loads(execute(root, [sys.executable, "-m", "dvc", "status", "--json"]))
+    return found if isinstance(found, dict) else {}
+
+
 def _changed(root: Path, lock: Lock, status: Mapping[str, Any]) -> list[Finding]:
     """Turn DVC's words, stage by stage, into one finding for each thing that changed."""
-    params = config.read(root / "params.yaml")
+    params = reader.read(root / "params.yaml")
     since: dict[tuple[str, str], list[str]] = {}
     outputs: dict[str, str] = {}
     for stage, entries in status.items():
@@ -114,12 +121,6 @@ def _value(params: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _status(root: Path) -> dict[str, Any]:
-    without_git(root)
-    found = json.loads(execute(root, [sys.executable, "-m", "dvc", "status", "--json"]))
-    return found if isinstance(found, dict) else {}
-
-
 def _stages(root: Path) -> dict[str, Any]:
     graph = read_yaml(root / "dvc.yaml")
     stages = graph.get("stages") if isinstance(graph, dict) else None
@@ -130,7 +131,7 @@ def _stages(root: Path) -> dict[str, Any]:
 
 def _expanded(root: Path) -> list[str]:
     """Return the names of all stages, those of a foreach as `stage@key`."""
-    params = config.read(root / "params.yaml")
+    params = reader.read(root / "params.yaml")
     names = []
     for name, stage in _stages(root).items():
         each = stage.get("foreach")

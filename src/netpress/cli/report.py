@@ -1,0 +1,82 @@
+"""Write the tables and figures of the models that are made so far.
+
+`dvc repro` does so at its end, once all models of params.yaml are there. This leaves out those that are not up to date
+in the eyes of DVC, and what claims and experiments say of them. It writes the same files, which the next `dvc repro`
+writes anew.
+"""
+
+import argparse
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from typing import Any
+
+from netpress.base.errors import NetpressError
+from netpress.base.project import find_root
+from netpress.config import Experiment, Params, parent_of
+
+#: Models named in one line.
+NAMED = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments: none."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the report of the project around the current folder."""
+    from netpress.graph import load_checked
+    from netpress.report.collect import collect
+    from netpress.report.overview import brief
+    from netpress.report.write import write_report
+    from netpress.verify.quick_graph import changed_stages
+
+    root = find_root()
+    params = load_checked(root / "params.yaml")
+    stale = changed_stages(root)
+    items = up_to_date(params.items(), stale)
+    if not items:
+        raise NetpressError(
+            f"no model of params.yaml is up to date; make some, as by 'dvc repro {_stage(next(iter(params.items())))}'"
+        )
+    tested = [name for name in params.final if _variant(name) in items and f"test@{name}" not in stale]
+    claims = {
+        name: claim
+        for name, claim in params.claims.items()
+        if all(_variant(m) in items for m in (*claim.order, *claim.equal))
+    }
+    study = collect(root, items, tested, claims, _experiments(params, items))
+    study = replace(study, missing=tuple(name for name in params.items() if name not in items))
+    written = write_report(root, study)
+    print(brief(study))
+    if study.missing:
+        more = f" and {len(study.missing) - NAMED} more" if len(study.missing) > NAMED else ""
+        print(f"left out, since not made or changed since: {', '.join(study.missing[:NAMED])}{more}")
+    print("wrote " + ", ".join(path.as_posix() for path in written))
+
+
+def up_to_date(items: Mapping[str, Any], stale: Container[str]) -> dict[str, Any]:
+    """Return the models of which neither stage nor ancestors are among the stages `stale`, in the order of `items`."""
+    found: dict[str, Any] = {}
+    waiting = {} if "prepare" in stale else {k: v for k, v in items.items() if _stage(k) not in stale}
+    while ready := [k for k, v in waiting.items() if (p := parent_of(v)) is None or _variant(p) in found]:
+        found |= {name: waiting.pop(name) for name in ready}
+    return {name: item for name, item in items.items() if name in found}
+
+
+def _experiments(params: Params, items: Container[str]) -> dict[str, Experiment]:
+    """Return the experiments with the rows whose models are there, if any."""
+    kept = {
+        name: [row for row in experiment.rows if _variant(row.model) in items]
+        for name, experiment in params.experiments.items()
+    }
+    return {name: params.experiments[name].model_copy(update={"rows": rows}) for name, rows in kept.items() if rows}
+
+
+def _variant(model_id: str) -> str:
+    """Return the model id without its round."""
+    return model_id.split("/round_")[0]
+
+
+def _stage(model_id: str) -> str:
+    """Return what DVC calls the stage that makes a model."""
+    return "prune" if model_id == "prune/main" else model_id.replace("/", "@", 1)
