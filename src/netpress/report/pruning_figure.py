@@ -1,5 +1,6 @@
 """Figure: validation accuracy against parameters, one line a pruning curve."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,13 +12,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LEGEND_COLUMNS = 2
+
 
 def draw(curves: Sequence[Curve]) -> bytes:
     """Return the PNG of the pruning curves; each parent's accuracy is a light horizontal line."""
     curves = [curve for curve in curves if curve.rounds]
     if not curves:
         return style.message("No pruning curve in params.yaml")
-    return style.render(partial(_draw, curves), (8.4, 4.9))
+    with_control = [curve for curve in curves if any(row.control_val_acc is not None for row in curve.rounds)]
+    lines = math.ceil((len(curves) + len(with_control)) / LEGEND_COLUMNS)
+    return style.render(partial(_draw, curves), (8.4, 4.6 + 0.26 * lines))
 
 
 def _draw(curves: Sequence[Curve], figure: "Figure") -> None:
@@ -31,7 +36,7 @@ def _draw(curves: Sequence[Curve], figure: "Figure") -> None:
     for number, curve in enumerate(curves):
         _draw_curve(axes, curve, number)
     axes.set_title("Pruning, round by round")
-    axes.legend(loc="best", handlelength=2.6, labelspacing=0.6)
+    figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, handlelength=2.6, labelspacing=0.6)
 
 
 def _draw_curve(axes: "Axes", curve: Curve, number: int) -> None:
