@@ -270,7 +270,7 @@ def test_imports_are_followed_through_packages_and_not_beyond(tmp_path):
 
 
 def status_of(monkeypatch, root, status):
-    monkeypatch.setattr(quick_graph, "_status", lambda _: status)
+    monkeypatch.setattr(quick_graph, "changed_stages", lambda _: status)
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, root / name)
     lock = {name: quick_graph_entry(root) for name in quick_graph._expanded(root)}
@@ -318,7 +318,7 @@ def test_dvcs_words_become_findings_with_file_key_and_stages(monkeypatch, tmp_pa
 
 
 def test_stages_that_never_ran_and_entries_of_none_are_found(monkeypatch, tmp_path):
-    monkeypatch.setattr(quick_graph, "_status", lambda _: {})
+    monkeypatch.setattr(quick_graph, "changed_stages", lambda _: {})
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
     lock = {name: quick_graph_entry(tmp_path) for name in quick_graph._expanded(tmp_path)}
