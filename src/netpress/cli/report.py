@@ -6,13 +6,14 @@ writes anew.
 """
 
 import argparse
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import replace
 from typing import Any
 
 from netpress.base.errors import NetpressError
 from netpress.base.project import find_root
 from netpress.config import Experiment, Params, parent_of
+from netpress.verify.plan import model_id
 
 #: Models named in one line.
 NAMED = 12
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from netpress.report.collect import collect
     from netpress.report.overview import brief
     from netpress.report.write import write_report
+    from netpress.verify.findings import some
     from netpress.verify.quick_graph import changed_stages
 
     root = find_root()
@@ -35,9 +37,8 @@ def run(args: argparse.Namespace) -> None:
     stale = changed_stages(root)
     items = up_to_date(params.items(), stale)
     if not items:
-        raise NetpressError(
-            f"no model of params.yaml is up to date; make some, as by 'dvc repro {_stage(next(iter(params.items())))}'"
-        )
+        first = next((stage for stage in stale if model_id(stage)), "prepare")
+        raise NetpressError(f"no model of params.yaml is up to date; make some, as by 'dvc repro {first}'")
     tested = [name for name in params.final if _variant(name) in items and f"test@{name}" not in stale]
     claims = {
         name: claim
@@ -49,15 +50,15 @@ def run(args: argparse.Namespace) -> None:
     written = write_report(root, study)
     print(brief(study))
     if study.missing:
-        more = f" and {len(study.missing) - NAMED} more" if len(study.missing) > NAMED else ""
-        print(f"left out, since not made or changed since: {', '.join(study.missing[:NAMED])}{more}")
+        print(f"left out, since not made or changed since: {some(list(study.missing), NAMED)}")
     print("wrote " + ", ".join(path.as_posix() for path in written))
 
 
-def up_to_date(items: Mapping[str, Any], stale: Container[str]) -> dict[str, Any]:
+def up_to_date(items: Mapping[str, Any], stale: Collection[str]) -> dict[str, Any]:
     """Return the models of which neither stage nor ancestors are among the stages `stale`, in the order of `items`."""
     found: dict[str, Any] = {}
-    waiting = {} if "prepare" in stale else {k: v for k, v in items.items() if _stage(k) not in stale}
+    changed = {model_id(stage) for stage in stale}
+    waiting = {} if "prepare" in stale else {k: v for k, v in items.items() if k not in changed}
     while ready := [k for k, v in waiting.items() if (p := parent_of(v)) is None or _variant(p) in found]:
         found |= {name: waiting.pop(name) for name in ready}
     return {name: item for name, item in items.items() if name in found}
@@ -72,11 +73,6 @@ def _experiments(params: Params, items: Container[str]) -> dict[str, Experiment]
     return {name: params.experiments[name].model_copy(update={"rows": rows}) for name, rows in kept.items() if rows}
 
 
-def _variant(model_id: str) -> str:
+def _variant(name: str) -> str:
     """Return the model id without its round."""
-    return model_id.split("/round_")[0]
-
-
-def _stage(model_id: str) -> str:
-    """Return what DVC calls the stage that makes a model."""
-    return "prune" if model_id == "prune/main" else model_id.replace("/", "@", 1)
+    return name.split("/round_")[0]
