@@ -13,7 +13,7 @@ def main(root: Path) -> None:
     from netpress import environment
     from netpress.base.files import sha256_file, write_json
     from netpress.base.project import PREPARED
-    from netpress.data.prepared import MANIFEST, prepare, summary
+    from netpress.data.prepared import MANIFEST, doubts, prepare, summary
     from netpress.graph import load_checked
 
     data = load_checked(root / "params.yaml").data
@@ -23,7 +23,7 @@ def main(root: Path) -> None:
     environment.record(root, environment.DATA, sha256_file(root / PREPARED / MANIFEST), environment.current())
     size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
     found = ", ".join(f"{name} {count:,}" for name, count in counts.items() if isinstance(count, int))
-    print("\n".join([*manifest.notes, f"{data.source}: images of {size}; {found}"]))
+    print("\n".join([*manifest.notes, *doubts(manifest), f"{data.source}: images of {size}; {found}"]))
 
 
 if __name__ == "__main__":

@@ -131,6 +131,8 @@ def model(project):
         mean=[0.0],
         std=[1.0],
         quantized=False,
+        epochs=1,
+        data_sha256="0" * 64,
         params=1,
         macs=1,
         weight_bytes=4,

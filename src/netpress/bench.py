@@ -15,8 +15,9 @@ from netpress.artifacts import Loaded, Spec
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import sha256_bytes
 from netpress.base.project import PREPARED, model_folder
-from netpress.config import Recipe, Runtime, VariantConfig, parent_of
-from netpress.data.batches import DeviceSplit
+from netpress.base.schema import AUTO
+from netpress.config import RECIPE_KEYS, Recipe, Runtime, VariantConfig, parent_of
+from netpress.data.batches import DeviceSplit, enough_epochs, sized
 from netpress.data.prepared import Manifest, load_manifest, load_split
 from netpress.environment import Environment
 from netpress.store import code_hashes, of_members
@@ -111,8 +112,48 @@ def open_bench(root: Path, stage: str, variant: str) -> Bench:
         parents = {seed: artifacts.read_spec(_parent_folder(root, item, seed)) for seed in variant_config.seeds}
     code = code_hashes(root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py")
     manifest = load_manifest(root / PREPARED)
+    for parent in parents.values():
+        require_same_data(parent, manifest)
     here = environment_of(variant_config.runtime, device)
-    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code, here)
+    config = fitted(variant_config, sum(manifest.counts["train"]))
+    return Bench(root, f"{stage}/{variant}", config, manifest, device, parents, code, here)
+
+
+def fitted(config: VariantConfig, images: int) -> VariantConfig:
+    """Return `config` with the batch sizes and epochs that its recipes mean for `images` training images."""
+    changes: dict[str, Any] = {}
+    for key, epochs_key in zip(RECIPE_KEYS, ("epochs", "control_epochs"), strict=True):
+        if recipe := getattr(config, key):
+            recipe = sized(recipe, images)
+            changes[key] = recipe
+            stated = getattr(config.item, epochs_key)
+            if stated != AUTO:
+                item = changes.get("item", config.item)
+                changes["item"] = item.model_copy(update={epochs_key: enough_epochs(recipe, stated, images)})
+    return config.model_copy(update=changes)
+
+
+def require_same_data(spec: Spec, manifest: Manifest) -> None:
+    """Raise unless the model of `spec` was trained and validated on the images that `manifest` describes.
+
+    Otherwise images that it was trained on may be among those on which its children are judged.
+
+    Raises:
+        ArtifactError: names the model, how the data differ, and the way out.
+    """
+    if spec.data_sha256 == manifest.data_sha256:
+        return
+    size = manifest.resolution
+    differences = [
+        f"{spec.height}x{spec.width} pixels and not {size}x{size}" if (spec.height, spec.width) != (size, size) else "",
+        f"{spec.in_channels} channels and not {manifest.channels}" if spec.in_channels != manifest.channels else "",
+        "other classes" if spec.classes != list(manifest.classes) else "",
+    ]
+    how = ", ".join(filter(None, differences)) or "other images, or another split of them"
+    raise ArtifactError(
+        f"models/{spec.model_id} (seed {spec.seed}) was made with other data than those in {PREPARED.as_posix()}: "
+        f"{how}; run 'dvc repro' to train it again on these, or set the section data of params.yaml back"
+    )
 
 
 def _parent_folder(root: Path, item: Any, seed: int) -> Path:

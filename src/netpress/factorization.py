@@ -34,7 +34,8 @@ def factorize_model(bench: Bench) -> None:
         history = fit(network, train, val, schedule, bench.config.runtime, label, checkpoint=work.checkpoint("fit"))
         edits = [*parent.spec.edits, edit]
         found = evidence(network, train, val)
-        made = Made(network, history, parent.spec.arch, parent.spec.options, edits, item.method, parent, found)
+        arch, options, epochs = parent.spec.arch, parent.spec.options, parent.spec.epochs + len(history)
+        made = Made(network, history, arch, options, edits, item.method, parent, epochs, found)
         metrics = save(bench, work.models / f"seed_{seed}", seed, made)
         return metrics | {"val_acc_before_tuning": before.accuracy}
 

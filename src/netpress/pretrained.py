@@ -21,10 +21,9 @@ from netpress.base import files, plugins
 from netpress.base.errors import ArtifactError, ParamsError
 from netpress.base.project import WEIGHTS
 from netpress.bench import Bench, Start
-from netpress.config import IMAGENET
+from netpress.config import IMAGENET, NONE
 from netpress.reader import check_imagenet
 
-NONE = "none"
 #: Under these keys checkpoints of other programs keep their state dict.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 #: Put before every name by `DataParallel`.

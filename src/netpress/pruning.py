@@ -16,10 +16,11 @@ from netpress import artifacts
 from netpress.artifacts import Loaded, Spec
 from netpress.base import files
 from netpress.base.errors import ConfigError
+from netpress.base.schema import AUTO
 from netpress.bench import Bench
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
 from netpress.config import Prune
-from netpress.data.batches import DeviceSplit
+from netpress.data.batches import DeviceSplit, enough_epochs
 from netpress.engine import Schedule, fit
 from netpress.measure import count_params, evaluate, evidence
 from netpress.models import build_edited, layer_sizes, widths_edit
@@ -95,7 +96,8 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     history = fit(network, *curve.splits, schedule, bench.config.runtime, label, checkpoint=checkpoint)
     edits = [*spec.edits, widths_edit(curve.sizes, network)]
     found = evidence(network, *curve.splits) if number == len(curve.epochs) else {}  # of the curve's result alone
-    made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent, found)
+    epochs = spec.epochs + before + len(history)
+    made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent, epochs, found)
     metrics = save(bench, place, curve.seed, made, f"{bench.model_id}/round_{number}")
     row = {key: metrics[key] for key in (*ROW, "weights_sha256")} | {
         "round": number,
@@ -129,7 +131,10 @@ def _train_control(curve: Curve, number: int, place: Path) -> dict[str, Any]:
     bench, spec = curve.bench, artifacts.read_spec(place)
     torch.manual_seed(curve.seed)
     network = build_edited(spec.arch, len(spec.classes), spec.in_channels, spec.options, spec.edits)
-    schedule = Schedule(bench.control_recipe, bench.item.control_epochs, curve.seed)
+    epochs = bench.item.control_epochs
+    if epochs == AUTO:
+        epochs = enough_epochs(bench.control_recipe, spec.epochs, len(curve.splits[0]))
+    schedule = Schedule(bench.control_recipe, epochs, curve.seed)
     label = f"{curve.work.label} control of round {number} ({spec.params:,} parameters)"
     checkpoint = curve.work.checkpoint(f"round_{number}_control_fit")
     runtime = bench.config.runtime
