@@ -16,7 +16,7 @@ from netpress.base import files
 from netpress.base.project import model_folder
 from netpress.bench import Bench
 from netpress.engine import History
-from netpress.export import export_onnx
+from netpress.export import export_onnx, with_metadata
 from netpress.measure import count_macs, count_params, weight_bytes
 from netpress.store import Workspace, finished_seed
 
@@ -88,7 +88,6 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
     onnx = export_onnx(network, in_channels, size, size)
-    contents = {WEIGHTS: artifacts.weights_as_bytes(network), ONNX: onnx, HISTORY: _history_bytes(made.history)}
     spec = Spec(
         model_id=model_id or bench.model_id,
         seed=seed,
@@ -113,6 +112,11 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
         onnx_bytes=len(onnx),
         sha256={},
     )
+    contents = {
+        WEIGHTS: artifacts.weights_as_bytes(network),
+        ONNX: with_metadata(onnx, spec),
+        HISTORY: _history_bytes(made.history),
+    }
     spec = artifacts.save_model(folder, spec, contents)
     return metrics_of(spec, len(contents[WEIGHTS]), made.history) | made.evidence
 
