@@ -57,7 +57,7 @@ SECTIONS = {
         "int8": {
             "from": "prune/main",
             "method": "int8_static",
-            "method_options": {"calibration_images": 64, "calibration": "minmax"},
+            "method_options": {"calibration_images": 64, "calibration": "minmax", "reduce_range": True},
         }
     },
     "final": ["distill/kd"],

@@ -20,7 +20,7 @@ from netpress.config import NONE
 from netpress.data.batches import batches_per_epoch
 from netpress.data.prepared import Manifest
 from netpress.engine import History
-from netpress.export import export_onnx
+from netpress.export import export_onnx, with_metadata
 from netpress.measure import count_macs, count_params, weight_bytes
 from netpress.store import Workspace, finished_seed
 
@@ -126,7 +126,6 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
     onnx = export_onnx(network, in_channels, size, size)
-    contents = {WEIGHTS: artifacts.weights_as_bytes(network), ONNX: onnx, HISTORY: _history_bytes(made.history)}
     spec = Spec(
         model_id=model_id or bench.model_id,
         seed=seed,
@@ -153,6 +152,11 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
         onnx_bytes=len(onnx),
         sha256={},
     )
+    contents = {
+        WEIGHTS: artifacts.weights_as_bytes(network),
+        ONNX: with_metadata(onnx, spec),
+        HISTORY: _history_bytes(made.history),
+    }
     spec = artifacts.save_model(folder, spec, contents)
     return metrics_of(spec, len(contents[WEIGHTS]), made.history) | made.evidence
 
