@@ -1,5 +1,11 @@
 """Small data and settings that many tests share."""
 
+import os
+
+# Before torch is loaded, here and in all that tests start: threads that spin while they wait keep other processes from
+# the cores. No result depends on it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 from little import Server
@@ -36,6 +42,18 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if item.get_closest_marker("exhaustive")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Fix torch's threads, before any fixture of the test: sums depend on them, and stages and tests set others."""
+    torch.set_num_threads(RUNTIME.threads)
+
+
+def pytest_runtest_teardown():
+    """Take back what stages set when they run inside the tests' process."""
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
 
 
 def striped(count, classes=3, size=28, channels=1, seed=0, **changes):
