@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
+import standin
 import torch
 from little import Server
 from project import fresh
@@ -74,6 +75,12 @@ def server():
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory):
+    """All stages, run in this process with a stand-in for training; see standin.py."""
+    return standin.run_all(tmp_path_factory.mktemp("glue") / "project")
 
 
 @pytest.fixture
