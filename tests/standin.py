@@ -111,8 +111,11 @@ class Stages:
             end = copy.deepcopy(network)
             self.calls.append(Call(stage, start, end, train, val, schedule, label, objective))
             accuracies = [BEST] * (schedule.epochs - 1) + [LAST[schedule.seed]]
-            row = {"lr": 0.1, "train_loss": 1.0, "train_acc": 0.5, "val_loss": 2.0}
-            return [row | {"epoch": k + 1, "val_acc": accuracy} for k, accuracy in enumerate(accuracies)]
+            row = {"lr": 0.1, "train_loss": 1.0, "train_acc": 0.5}
+            return [
+                row | {"epoch": k + 1, "val_acc": accuracy, "val_loss": 10.0 - k}
+                for k, accuracy in enumerate(accuracies)
+            ]
 
         return stand_in
 

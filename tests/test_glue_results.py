@@ -5,7 +5,9 @@ import statistics
 
 import numpy as np
 import pytest
+import torch
 from little import SECTIONS
+from safetensors.torch import load_file
 from standin import BEST, LAST, SEEDS
 from torch import nn
 
@@ -41,12 +43,39 @@ def test_the_spec_of_each_seed_says_what_it_is_and_comes_from(stages, model_id, 
     assert load(stages.folder / "models" / model_id).folder == shipped.folder
 
 
+@pytest.mark.parametrize("model_id", ["lowrank/depthwise", "factorize/tucker", "prune/main/round_1"])
+def test_counts_are_those_of_layers_and_files(stages, model_id):
+    """Multiply-adds are counted at each layer's output."""
+    loaded, counts = stages.model(model_id, SEEDS[0]), []
+    tensors = load_file(loaded.folder / "model.safetensors")
+
+    def count(module, _, output):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            counts.append(output[0].numel() * module.weight[0].numel())
+
+    for module in loaded.network.modules():
+        module.register_forward_hook(count)
+    loaded.network(torch.zeros(1, 1, 28, 28))
+    spec = loaded.spec
+    assert spec.macs == sum(counts)
+    assert spec.params == sum(t.numel() for n, t in tensors.items() if not n.endswith(("mean", "var", "tracked")))
+    assert spec.weight_bytes == sum(t.numel() * t.element_size() for t in tensors.values())
+    assert spec.onnx_bytes == (loaded.folder / "model.onnx").stat().st_size
+    base, _, number = model_id.partition("/round_")
+    found = stages.metrics(base)
+    row = found["rounds"][int(number)] if number else found
+    assert row["checkpoint_bytes"] == (loaded.folder / "model.safetensors").stat().st_size
+    for key in ("macs", "params", "weight_bytes", "onnx_bytes"):
+        assert row[key] == getattr(spec, key)
+
+
 @pytest.mark.parametrize("model_id", ["train/teacher", "distill/kd", "lowrank/depthwise", "factorize/tucker"])
 def test_metrics_are_of_the_last_epoch_and_of_the_trained_network(stages, model_id):
     found, (item,) = stages.metrics(model_id), [SECTIONS[model_id.split("/")[0]][model_id.split("/")[1]]]
     assert found["val_acc"] == pytest.approx(statistics.fmean(LAST[seed] for seed in SEEDS))
     assert found["val_acc_by_seed"] == [LAST[seed] for seed in SEEDS]
     assert found["val_acc_best"] == BEST
+    assert found["val_loss"] == 11.0 - item["epochs"]
     assert found["val_acc_std"] == pytest.approx(abs(LAST[SEEDS[0]] - LAST[SEEDS[1]]) / 2**0.5)
     assert found["epochs"] == item["epochs"]
     ends = [stages.of(model_id)[seed][0].end for seed in SEEDS]
