@@ -5,7 +5,7 @@ RUN = PATH="$(CURDIR)/.venv/bin:$$PATH"
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help setup repro test test-all lint bench gate verify audit lock
+.PHONY: help setup repro test test-all mutants lint bench gate verify audit lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,9 @@ test: setup ## run all tests but the exhaustive ones
 
 test-all: setup ## run every test, the exhaustive ones too; much longer
 	@$(RUN) python -m pytest --exhaustive $(ARGS)
+
+mutants: setup ## plant known faults one by one and tell which test notices each (ARGS="-j 4 NAME ..."); half an hour
+	@$(RUN) python scripts/mutants.py $(ARGS)
 
 lint: setup ## check style, formatting and types
 	@.venv/bin/ruff check .

@@ -1,6 +1,13 @@
 """Small data and settings that many tests share."""
 
+import os
+
+# Before torch is loaded, here and in all that tests start: threads that spin while they wait keep other processes from
+# the cores. No result depends on it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
+import standin
 import torch
 from little import Server
 from project import fresh
@@ -39,6 +46,18 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Fix torch's threads, before any fixture of the test: sums depend on them, and stages and tests set others."""
+    torch.set_num_threads(RUNTIME.threads)
+
+
+def pytest_runtest_teardown():
+    """Take back what stages set when they run inside the tests' process."""
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
+
+
 def striped(count, classes=3, size=28, channels=1, seed=0, **changes):
     """Pictures that a small network learns in seconds: noise and one bright stripe, placed by class."""
     generator = torch.Generator().manual_seed(seed)
@@ -57,6 +76,12 @@ def server():
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory):
+    """All stages, run in this process with a stand-in for training; see standin.py."""
+    return standin.run_all(tmp_path_factory.mktemp("glue") / "project")
 
 
 @pytest.fixture

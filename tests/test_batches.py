@@ -7,6 +7,7 @@ from conftest import NO_AUGMENT, striped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netpress.data import batches
 from netpress.data.batches import _boxes, batches_per_epoch, crop_and_flip, erase, resize_boxes, training_batches
 
 ALL = NO_AUGMENT.model_copy(update={"flip": True, "crop_padding": 2, "erasing": 0.5})
@@ -150,3 +151,48 @@ def test_plain_images_are_mixed_as_the_augmented_ones():
         assert torch.equal(batch.plain(), unmoved.images)
         assert not torch.equal(batch.images, unmoved.images)
         assert torch.equal(batch.targets, unmoved.targets)
+
+
+def test_a_crop_may_begin_at_every_place():
+    """Of two pixels of padding there are five places each way, and draws below 1 reach them all alike."""
+    crop = NO_AUGMENT.model_copy(update={"crop_padding": 2})
+    draws = torch.tensor([[0.9, y / 100, x / 100] for y in range(100) for x in range(100)])
+    image = torch.arange(36, dtype=torch.uint8).reshape(1, 6, 6, 1) + 1
+    crops = crop_and_flip(image.expand(len(draws), 6, 6, 1), draws, crop)
+    _, counts = crops.flatten(1).unique(dim=0, return_counts=True)
+    assert counts.tolist() == [400] * 25
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": True}, {"erasing": 0.9}, {"resized_crop": 0.3}, {"mixup": 1.0}])
+def test_order_and_every_augmentation_change_from_epoch_to_epoch(changes):
+    split, augment = striped(50), NO_AUGMENT.model_copy(update=changes)
+    first, second = epoch(split, augment), epoch(split, augment, number=1)
+    if changes:
+        assert not np.array_equal(by_content(*first), by_content(*second))
+    else:
+        assert np.array_equal(by_content(*first), by_content(*second))
+    assert not torch.equal(first[1], second[1])
+    assert not torch.equal(first[1], epoch(split, augment, seed=1)[1])
+
+
+def test_what_is_erased_does_not_depend_on_flip_and_crop(monkeypatch):
+    """Each has draws of its own."""
+    seen = []
+    monkeypatch.setattr(batches, "crop_and_flip", lambda images, draws, augment: seen.append(draws) or images)
+    monkeypatch.setattr(batches, "erase", lambda images, draws, probability: seen.append(draws) or images)
+    epoch(striped(50), batch_size=50)
+    crop, erased = seen
+    assert (crop.shape, erased.shape) == ((50, 3), (50, 5))
+    columns = torch.cat(seen, 1).T
+    assert len(columns.unique(dim=0)) == 8
+
+
+def test_boxes_are_of_all_sizes_and_places():
+    augment = NO_AUGMENT.model_copy(update={"resized_crop": 0.2})
+    height, width, top, left = _boxes(augment, 2000, 0, 0, torch.device("cpu")).unbind(1)
+    area = height * width
+    assert area.min() < 0.25 and area.max() > 0.95
+    assert 0.5 < area.mean() < 0.65  # 0.6, less what is cut at the image's edges
+    for start, size in ((top, height), (left, width)):
+        place = (start / (1 - size))[size < 0.9]
+        assert place.min() < 0.05 and place.max() > 0.95

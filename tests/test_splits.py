@@ -68,7 +68,24 @@ def test_the_choice_is_the_one_that_was_always_made():
     assert off.tolist() == [0, 1, 6, 11, 15]
 
 
+def test_shares_are_rounded_to_the_nearest_whole_image():
+    labels = np.repeat([0, 1], [13, 12])  # 2.6 and 2.4
+    _, off = split_off(labels, np.arange(25), 0.2, [0, 0])
+    assert np.bincount(labels[off]).tolist() == [3, 2]
+
+
 CLASSES = ("a", "b")
+
+
+def test_val_and_test_are_drawn_from_the_split_seed_each_in_its_own_way():
+    """Test from stream 1 of all images, then validation from stream 0 of the rest."""
+    labels = np.arange(200) % 2
+    data = DATA.model_copy(update={"test_share": 0.1, "split_seed": 9})
+    splits, _ = separate({"train": split(range(200), labels)}, CLASSES, data)
+    rest, test = split_off(labels, np.arange(200), 0.1, [9, 1])
+    _, val = split_off(labels[rest], np.arange(200)[rest], 0.2, [9, 0])
+    assert splits["test"].index.tolist() == test.tolist()
+    assert splits["val"].index.tolist() == rest[val].tolist()
 
 
 def test_val_and_test_are_split_off_where_the_source_has_none():

@@ -1,0 +1,63 @@
+"""What quantization makes of its calibration images and of values out of range, against the tests' own arithmetic."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from test_quantization import one_layer
+
+from netpress.export import OnnxModule, export_onnx
+from netpress.models import build_model
+from netpress.quantize import fp16, int8_static
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return export_onnx(build_model("compact_cnn", 3, 1, width=0.125).eval(), 1, 28, 28)
+
+
+def spread(count, largest):
+    """Images (count, 1, 28, 28) of which the last holds the extremes."""
+    images = np.random.default_rng(0).normal(0, 0.2, (count, 1, 28, 28)).astype(np.float32)
+    images[-1, 0, 0, 0], images[-1, 0, 0, 1] = largest, -largest / 2
+    return images
+
+
+def input_scale(data):
+    """The scale with which the images are quantized."""
+    model = onnx.load_from_string(data)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    entry = model.graph.input[0].name
+    (node,) = [n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == entry]
+    return float(tensors[node.input[1]])
+
+
+def quantized(data, images, calibration):
+    options = int8_static.Options.model_construct(
+        **{name: field.default for name, field in int8_static.Options.model_fields.items() if not field.is_required()},
+        calibration_images=len(images),
+        calibration=calibration,
+    )
+    return int8_static.quantize(data, images, options)
+
+
+def test_minmax_spans_all_calibration_images_to_the_last(network):
+    """Of more than one batch: from -3 to 6 in 255 steps."""
+    assert input_scale(quantized(network, spread(200, 6.0), "minmax")) == pytest.approx(9 / 255, rel=1e-3)
+
+
+def test_percentiles_cut_what_is_rare(network):
+    """Of 100,000 values one lies at 6 and one at -3."""
+    assert input_scale(quantized(network, spread(128, 6.0), "percentile")) < 0.8 * 9 / 255
+
+
+def test_fp16_holds_what_is_too_large_at_its_largest_value():
+    rows = np.zeros((17, 27), np.float32)
+    rows[0, 0], rows[1, 0], rows[2, 0] = 1e6, -1e6, 0.5
+    data = fp16.quantize(one_layer("Gemm transposed", rows), np.zeros(0), fp16.Options())
+    images = np.zeros((1, 3, 3, 3), np.float32)
+    images[0, 0, 0, 0] = 1.0
+    logits = OnnxModule(data, threads=1)(torch.from_numpy(images)).numpy()[0]
+    assert logits[:3].tolist() == [65504.0, -65504.0, 0.5]
