@@ -262,7 +262,7 @@ def test_imports_are_followed_through_packages_and_not_beyond(tmp_path):
     }.items():
         files.write_text(package / name, text)
     files.write_text(tmp_path / "stages/s.py", "import netpress.a as x\n")
-    found = local_imports(tmp_path / "stages/s.py", tmp_path / "src")
+    found = local_imports([tmp_path / "stages/s.py"], tmp_path / "src")
     assert {path.relative_to(package).as_posix() for path in found} == {"a.py", "sub/__init__.py", "sub/b.py"}
     stage = {"cmd": "python stages/s.py", "deps": ["stages/s.py", "src/netpress/a.py", "src/netpress/unused.py"]}
     assert missing_deps(tmp_path, stage) == ["src/netpress/sub/__init__.py", "src/netpress/sub/b.py"]
