@@ -1,6 +1,6 @@
 """Check the data source, split it and write the arrays that every other stage reads.
 
-Also validates the whole of params.yaml. Writes data/prepared/ and metrics/data.json.
+Writes data/prepared/ and metrics/data.json.
 """
 
 from pathlib import Path
@@ -9,14 +9,12 @@ from netpress.base.script import run_stage
 
 
 def main(root: Path) -> None:
-    # Here, so that --help and Ctrl-C need not wait for torch.
-    from netpress import environment
+    from netpress import environment, reader
     from netpress.base.files import sha256_file, write_json
     from netpress.base.project import PREPARED
     from netpress.data.prepared import MANIFEST, doubts, prepare, summary
-    from netpress.graph import load_checked
 
-    data = load_checked(root / "params.yaml").data
+    data = reader.for_data(root / "params.yaml")
     manifest = prepare(root, data, root / PREPARED)
     counts = summary(manifest)
     write_json(root / "metrics/data.json", counts)

@@ -64,7 +64,7 @@ SECTIONS = {
     "claims": {},
     "experiments": {},
 }
-#: In the order of the graph: stage script, variant.
+#: What makes results, in the order of the graph: stage script, variant.
 STAGES = [
     ("prepare", []),
     ("train", ["teacher"]),

@@ -117,8 +117,8 @@ def test_a_round_that_the_curve_does_not_reach_is_refused_before_any_training(se
     change(project, control_rounds=[1, 3])
     ended = server.run(project, "prune", "main")
     assert ended["code"] == 1
-    assert "control_rounds names round 3, but rate 0.4 takes 2 rounds to until 20%" in ended["output"]
-    assert "allowed: 1 to 2, or [] for the last" in ended["output"]
+    assert "params.yaml, line 36, column 3: prune.control_rounds = [1, 3]: no round 3, since rate" in ended["output"]
+    assert "name rounds 1 to 2, or write [] for the last" in ended["output"]
     assert "epoch" not in ended["output"]
 
 
@@ -130,7 +130,9 @@ def test_rounds_are_chosen_once_each():
     assert control_rounds(item(control_rounds=[]), 4) == {4}
     assert control_rounds(item(control_rounds=[2, 4, 2]), 4) == {2, 4}
     assert control_rounds(item(control=False, control_rounds=[9]), 4) == set()
-    with pytest.raises(ConfigError, match=r"control_rounds names round 5, .* allowed: 1 to 4"):
+    with pytest.raises(
+        ConfigError, match=r"control_rounds = .*: no round 5, .* name rounds 1 to 4, or write \[\] for the last"
+    ):
         control_rounds(item(control_rounds=[1, 5]), 4)
 
 

@@ -61,11 +61,10 @@ def test_missing_params(project, capsys):
 def test_missing_data(project, capsys):
     (project / "data" / "fashion-mnist" / "images.gz").unlink()
     assert main(["doctor", "--quiet"]) == 1
-    assert "data/fashion-mnist is empty" in capsys.readouterr().err
+    assert "line 11, column 3: data.root = 'data/fashion-mnist' is an empty folder" in capsys.readouterr().err
     (project / "data" / "fashion-mnist").rmdir()
     assert main(["doctor", "--quiet"]) == 1
-    err = capsys.readouterr().err
-    assert "data/fashion-mnist does not exist" in err and "params.yaml:" not in err
+    assert "line 11, column 3: data.root = 'data/fashion-mnist' does not exist" in capsys.readouterr().err
 
 
 def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
@@ -76,7 +75,7 @@ def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
     line = (
         "train.resnet18_weak.init: no file data/weights/resnet.pth, did you mean 'resnet18.pth'?; known: resnet18.pth"
     )
-    assert f"FAIL  weights  {line}" in capsys.readouterr().err
+    assert f"params.yaml, line 76, column 5: {line}" in capsys.readouterr().err
     (project / "data/weights/resnet18.pth").rename(project / "data/weights/resnet.pth")
     assert main(["doctor", "--quiet"]) == 0
 

@@ -117,7 +117,7 @@ def test_code_that_changes_one_weight_is_within_tolerance_and_named(project):
     project.commit("one weight, and no run")
     code, document, _ = verify(project, "--stage", "train/student_alone")
     assert (code, document["verdict"], document["first_diverged"]) == (3, "within tolerance", "train@student_alone")
-    prepare, train = document["stages"]
+    _, prepare, train = document["stages"]
     assert prepare["verdict"] == "bit-exact"
     assert train["changed"] == ["src/netpress/artifacts.py changed"]
     assert {o["path"]: o["verdict"] for o in train["outputs"]} == {

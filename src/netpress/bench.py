@@ -12,7 +12,7 @@ from torch import nn
 
 from netpress import artifacts, environment, reader
 from netpress.artifacts import Loaded, Spec
-from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.errors import ArtifactError, ConfigError, ParamsError
 from netpress.base.files import sha256_bytes
 from netpress.base.project import PREPARED, model_folder
 from netpress.base.schema import AUTO
@@ -49,6 +49,11 @@ class Bench:
     code: dict[str, str]
     environment: Environment
     start: Start | None = None
+
+    @property
+    def key(self) -> str:
+        """The dotted key of the variant's item."""
+        return "prune" if self.model_id == "prune/main" else self.model_id.replace("/", ".")
 
     @property
     def item(self) -> Any:
@@ -167,14 +172,15 @@ def set_up(runtime: Runtime) -> torch.device:
     """Fix threads and algorithms, so that the same commit gives the same bits; return the device.
 
     Raises:
-        ConfigError: CUDA is asked for and there is none.
+        ParamsError: CUDA is asked for and there is none.
     """
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto")
+        text = "runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto"
+        raise ParamsError([("runtime.device", text)])
     if runtime.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from netpress import artifacts
 from netpress.artifacts import Loaded, Spec
 from netpress.base import files
-from netpress.base.errors import ConfigError
+from netpress.base.errors import ParamsError
 from netpress.base.schema import AUTO
 from netpress.bench import Bench
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
@@ -113,16 +113,17 @@ def control_rounds(item: Prune, rounds: int) -> set[int]:
     """Return the rounds that get a control, of the `rounds` that the curve has.
 
     Raises:
-        ConfigError: the item names a round that the curve does not reach.
+        ParamsError: the item names a round that the curve does not reach.
     """
     if not item.control:
         return set()
     beyond = [number for number in item.control_rounds if number > rounds]
     if beyond:
-        raise ConfigError(
-            f"control_rounds names round {beyond[0]}, but rate {item.rate} takes {rounds} rounds to until "
-            f"{item.until:.0%}; allowed: 1 to {rounds}, or [] for the last"
+        text = (
+            f"control_rounds = {item.control_rounds}: no round {beyond[0]}, since rate {item.rate} reaches until "
+            f"{item.until} in {rounds}; name rounds 1 to {rounds}, or write [] for the last"
         )
+        raise ParamsError([("control_rounds", text)])
     return set(item.control_rounds) or {rounds}
 
 

@@ -35,7 +35,7 @@ MOST_DIFFERENT = 0.002
 def quantize_model(bench: Bench) -> None:
     """Quantize every seed of the parent; the accuracy is that of the quantized model as onnxruntime runs it."""
     method = plugins.load("quantize", bench.item.method)
-    options = parse(method.Options, bench.item.method_options, f"{bench.item.method}.method_options")
+    options = parse(method.Options, bench.item.method_options, "method_options")
     train, val = bench.split("train"), bench.split("val")
 
     def make(seed: int, work: Workspace) -> dict[str, Any]:

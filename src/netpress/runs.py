@@ -14,6 +14,7 @@ from torch import nn
 from netpress import artifacts, environment
 from netpress.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
 from netpress.base import files
+from netpress.base.errors import ParamsError
 from netpress.base.project import model_folder
 from netpress.bench import Bench
 from netpress.config import NONE
@@ -74,7 +75,10 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
         new, rows = aside / "new", []
         for seed in bench.config.seeds:
             fingerprint = bench.fingerprint(seed)
-            rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, partial(make, seed), new))
+            try:
+                rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, partial(make, seed), new))
+            except ParamsError as error:  # of the item's own keys
+                raise error.below(bench.key) from None
         for place in (new, *sorted(new.glob("round_*"))):
             artifacts.write_seeds(place, bench.config.seeds)
         metrics = over_seeds(rows) | {"seeds": bench.config.seeds, "chance_acc": chance(bench.manifest)}

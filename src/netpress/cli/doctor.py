@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,7 +174,7 @@ def _project(root: Path) -> Iterator[Line]:
     path = root / "params.yaml"
     try:
         from netpress import reader
-        from netpress.graph import load_checked
+        from netpress.checks import check_project
     except ImportError as error:
         yield Line("FAIL", "params.yaml", f"cannot be checked ({error}): run 'make setup'")
         return
@@ -186,29 +186,11 @@ def _project(root: Path) -> Iterator[Line]:
     except ConfigError:
         yield Line("ok", "threads", f"{_cores()} cores")
     try:
-        data = reader.for_data(path)
-        yield _data(root, data.root)
-    except ConfigError:
-        pass  # named below, with every other fault of the file
-    try:
-        params = load_checked(path)
+        params = check_project(root)
+        yield Line("ok", "data", params.data.root)
         yield Line("ok", "params.yaml", f"valid: profile {params.profile}, {len(params.items())} models")
-        yield from _weights(root, {f"train.{name}.init": item.init for name, item in params.train.items()})
     except NetpressError as error:
         yield Line("FAIL", "params.yaml", str(error))
-
-
-def _weights(root: Path, inits: Mapping[str, str]) -> Iterator[Line]:
-    """Yield a finding for every file of weights that an `init` names and that is not there."""
-    from netpress.config import IMAGENET
-    from netpress.pretrained import NONE, weights_file
-
-    for key, init in inits.items():
-        if init not in (NONE, IMAGENET):
-            try:
-                weights_file(root, init, key)
-            except ConfigError as error:
-                yield Line("FAIL", "weights", str(error))
 
 
 def _threads(threads: int) -> Line:
@@ -221,11 +203,3 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _data(root: Path, name: str) -> Line:
-    if not (root / name).exists():
-        return Line("FAIL", "data", f"{name} does not exist: put the images there or change data.root in params.yaml")
-    if (root / name).is_dir() and not any((root / name).iterdir()):
-        return Line("FAIL", "data", f"{name} is empty: put the images there or change data.root in params.yaml")
-    return Line("ok", "data", name)
