@@ -75,7 +75,8 @@ def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
     line = (
         "train.resnet18_weak.init: no file data/weights/resnet.pth, did you mean 'resnet18.pth'?; known: resnet18.pth"
     )
-    assert f"params.yaml, line 76, column 5: {line}" in capsys.readouterr().err
+    place = (project / "params.yaml").read_text().splitlines().index("    init: resnet.pth") + 1
+    assert f"params.yaml, line {place}, column 5: {line}" in capsys.readouterr().err
     (project / "data/weights/resnet18.pth").rename(project / "data/weights/resnet.pth")
     assert main(["doctor", "--quiet"]) == 0
 
