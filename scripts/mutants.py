@@ -122,7 +122,8 @@ class Runner:
 
 def noticed_by(log: Path) -> str:
     """Return the test that failed first."""
-    found = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", log.read_text(encoding="utf-8", errors="replace"), re.M)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.+?)(?: - |$)", text, re.M)
     return found.group(1) if found else "no test, the run itself"
 
 

@@ -9,7 +9,7 @@ from test_quantization import one_layer
 
 from netpress.export import OnnxModule, export_onnx
 from netpress.models import build_model
-from netpress.quantize import fp16, int8_static
+from netpress.quantize import fp16, int8_static, weights
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +61,16 @@ def test_fp16_holds_what_is_too_large_at_its_largest_value():
     images[0, 0, 0, 0] = 1.0
     logits = OnnxModule(data, threads=1)(torch.from_numpy(images)).numpy()[0]
     assert logits[:3].tolist() == [65504.0, -65504.0, 0.5]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("block", [5, 27])
+def test_every_weight_becomes_the_nearest_multiple_of_its_own_scale(bits, block):
+    rows = np.random.default_rng(0).normal(size=(17, 27)).astype(np.float32) * np.logspace(-3, 3, 17)[:, None]
+    rows = rows.astype(np.float32)
+    integers, scales = weights.round_to_grid(rows, bits, block)
+    own_scale = np.repeat(scales.astype(np.float64), block, axis=1)[:, :27]
+    assert (np.abs(integers * own_scale - rows) <= own_scale * (0.5 + 1e-5)).all()
+    starts = range(0, 27, block)
+    largest = np.stack([np.abs(rows[:, start : start + block]).max(1) for start in starts], 1)
+    np.testing.assert_allclose(scales, largest / (2 ** (bits - 1) - 1), rtol=1e-6)

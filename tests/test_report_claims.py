@@ -252,6 +252,26 @@ def test_models_with_seeds_of_their_own_are_paired_by_seed(tmp_path):
     assert up.verdict == OPEN
 
 
+def test_pairs_are_of_one_seed_wherever_it_stands_in_the_list(tmp_path):
+    params = sample_params(claims={"down": CLAIMS["down"]})
+    made = write_metrics(tmp_path, params, seeds=3)
+    first, second = CLAIMS["down"].order
+    write(tmp_path, first, seeded(made, first, 0.5, 0.6, 0.7, seeds=(5, 2, 9)))
+    write(tmp_path, second, seeded(made, second, 0.9, 0.61, 0.53, seeds=(1, 2, 5)))
+    (found,) = judge(study_in(tmp_path, params))[0].comparisons
+    assert (found.n, found.difference) == (2, pytest.approx((0.01 + 0.03) / 2))
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0.05, HOLDS), (0.02, FAILS)])
+def test_equality_is_judged_by_the_margin_of_the_claim(tmp_path, margin, expected):
+    pair = ["train/large_cnn", "train/resnet18_strong"]
+    params = sample_params(claims={"same": claim(equal=pair, margin=margin)})
+    made = write_metrics(tmp_path, params, seeds=3)
+    for model_id, values in zip(pair, [(0.800, 0.810, 0.820), (0.830, 0.841, 0.850)], strict=True):
+        write(tmp_path, model_id, seeded(made, model_id, *values))
+    assert judge(study_in(tmp_path, params))[0].verdict == expected
+
+
 def test_without_claims_there_is_an_empty_file_and_no_section(tmp_path):
     params = sample_params(claims={})
     write_metrics(tmp_path, params)
