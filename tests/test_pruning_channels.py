@@ -203,7 +203,7 @@ def test_rounding_is_refused_where_channels_come_in_groups():
 def test_epochs_are_shared_evenly_and_wholly(total, rounds):
     if total < rounds:
         with pytest.raises(
-            ConfigError, match=rf"^epochs = {total}: the curve has {rounds} rounds, .* set epochs to {rounds} or more"
+            ConfigError, match=rf"^epochs = {total}: the curve takes {rounds} rounds, each of an epoch or more"
         ):
             share_epochs(total, rounds)
         return

@@ -84,13 +84,16 @@ def plan_rounds(
     start = count_params(draft)
     left = [start]
     while left[-1] >= until * start:
-        remove_channels(draft, example, rate, round_to, importance)
+        stuck = (
+            f"until = {until}: rate {rate} with round_to {round_to} removes no further channel at "
+            f"{left[-1] / start:.3f} of the parameters; raise until or rate, or lower round_to"
+        )
+        try:
+            remove_channels(draft, example, rate, round_to, importance)
+        except IndexError:  # torch-pruning's, where a group of channels has one channel left
+            raise ParamsError([("until", stuck)]) from None
         if count_params(draft) == left[-1]:
-            text = (
-                f"until = {until}: rate {rate} with round_to {round_to} removes no further channel at "
-                f"{left[-1] / start:.3f} of the parameters; raise until or rate, or lower round_to"
-            )
-            raise ParamsError([("until", text)])
+            raise ParamsError([("until", stuck)])
         left.append(count_params(draft))
         if len(left) > MAX_ROUNDS:
             text = f"rate = {rate}: takes over {MAX_ROUNDS} rounds to reach until = {until}; raise rate or until"
@@ -105,9 +108,11 @@ def share_epochs(total: int, rounds: int) -> list[int]:
         ParamsError: there are fewer epochs than rounds.
     """
     if total < rounds:
-        text = (
-            f"epochs = {total}: the curve has {rounds} rounds, each with an epoch or more; set epochs to {rounds} or "
-            "more, or raise rate or until for fewer rounds"
-        )
-        raise ParamsError([("epochs", text)])
+        raise too_few_epochs(total, f"{rounds} rounds")
     return [total // rounds + (k < total % rounds) for k in range(rounds)]
+
+
+def too_few_epochs(total: int, rounds: str) -> ParamsError:
+    """Return the error of a curve with fewer epochs than `rounds`, such as `3 rounds`."""
+    text = f"the curve takes {rounds}, each of an epoch or more; raise epochs, or raise rate or until for fewer rounds"
+    return ParamsError([("epochs", f"epochs = {total}: {text}")])

@@ -18,6 +18,7 @@ from netpress.config import (
     Data,
     Distill,
     Params,
+    Prune,
     parent_of,
 )
 from netpress.reader import (
@@ -77,6 +78,7 @@ def checked(document: Document) -> Params:
     if params and not faults:
         _check_seeds(faults, params)
         _check_sizes(faults, known.items)
+        _check_curves(faults, params)
     if params is None or faults:
         raise ParamsError(faults)
     return params
@@ -185,6 +187,19 @@ def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:
         if hasattr(teacher, "arch"):
             try:
                 refuse_larger_student(item, _count(item), _count(teacher))
+            except ParamsError as error:
+                faults += error.below(_key(model_id)).faults
+
+
+def _check_curves(faults: Faults, params: Params) -> None:
+    """Add to `faults` curves with fewer epochs than rounds, where the rounds can be counted beforehand."""
+    from netpress.rounds import check_epochs
+
+    items = params.items()
+    for model_id, item in items.items():
+        if isinstance(item, Prune):
+            try:
+                check_epochs(item, items.get(item.parent), params.data)
             except ParamsError as error:
                 faults += error.below(_key(model_id)).faults
 
