@@ -16,7 +16,7 @@ NAMED = 200
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found: split -> images that can be used; how many others; what is wrong with the first `NAMED` of them."""
+    """What was found: split -> usable images; how many others; what is wrong with the first `NAMED` of them."""
 
     counts: dict[str, int]
     bad: int
