@@ -192,12 +192,12 @@ def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:
 
 
 def _check_curves(faults: Faults, params: Params) -> None:
-    """Add to `faults` curves with fewer epochs than rounds, where the rounds can be counted beforehand."""
+    """Add to `faults` curves with fewer epochs than rounds, where both can be counted beforehand."""
     from netpress.rounds import check_epochs
 
     items = params.items()
     for model_id, item in items.items():
-        if isinstance(item, Prune):
+        if isinstance(item, Prune) and not params.recipes[item.recipe].min_steps:  # which may add epochs
             try:
                 check_epochs(item, items.get(item.parent), params.data)
             except ParamsError as error:
