@@ -16,7 +16,7 @@ NAMED = 200
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found: split -> usable images; how many others; what is wrong with the first `NAMED` of them."""
+    """How many images of each split can be used, how many others there are, and what is wrong with them."""
 
     counts: dict[str, int]
     bad: int
