@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from netpress import environment
+from netpress.base.data_line import TABLES, data_line
 from netpress.base.files import csv_text, write_bytes, write_json, write_text
 from netpress.report import claims, comparisons, environments, experiments, overview, pareto
 from netpress.report.claims import Judged
@@ -40,15 +41,16 @@ class Report:
 
 
 def make_report(root: Path, study: Study) -> Report:
-    """Make the tables in memory; below `root` the record of environments and the classes' names alone are read."""
+    """Make the tables in memory; below `root` the record of environments and metrics/data.json alone are read."""
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
-    notes = [text for text in (_missing_note(study), environments.note(study, environment.load(root))) if text]
+    told = (_data_note(root), _missing_note(study), environments.note(study, environment.load(root)))
+    notes = [text for text in told if text]
     judged = claims.judge(study)
     shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
     texts = {
-        Path("metrics/summary.md"): report_text(study, curves, on_front, notes, shown, claims.claims_table(judged)),
+        TABLES: report_text(study, curves, on_front, notes, shown, claims.claims_table(judged)),
         Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, on_front), overview.CSV_COLUMNS),
     }
     numbers = {SUMMARY: overview.summary(study), CLAIMS: claims.as_metrics(judged)}
@@ -97,6 +99,12 @@ def report_text(
     texts += [experiments_shown] if experiments_shown else []
     texts += [f"## {title}\n\n{text}" for title, text in sections if text]
     return "\n".join(texts)
+
+
+def _data_note(root: Path) -> str:
+    """Say of which data the tables are and where to find the commit, which a file that it contains cannot name."""
+    line = data_line(root)
+    return f"{line}\nCommit: `git log -1 --format=%h -- {TABLES.as_posix()}`.\n" if line else ""
 
 
 def _missing_note(study: Study) -> str:
