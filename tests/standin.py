@@ -18,6 +18,7 @@ from torch import nn
 
 from netpress import artifacts, designs, factorization, pruning, quantization, runs
 from netpress.artifacts import load
+from netpress.data.batches import Batch
 from netpress.quantize import int8_static
 
 #: Neither from 0 nor rising; the first is shipped.
@@ -54,7 +55,7 @@ class Call:
     val: object
     schedule: object
     label: str
-    objective: object
+    losses: list  # of the objective on one and the same example, twice
 
 
 @dataclass
@@ -99,6 +100,14 @@ class Stages:
     def quality(self, network, split="val"):
         return own.quality(self.logits(network, split), self.arrays(split)[1], 10)
 
+    def example(self):
+        """A batch of training images as they are, and a student's logits."""
+        images, labels = self.arrays("train")
+        plain = torch.from_numpy(own.normalized(images[:32], self.manifest["mean"], self.manifest["std"]))
+        logits = np.random.default_rng(0).normal(size=(32, 10)).astype(np.float32)
+        targets = torch.eye(10)[torch.from_numpy(labels[:32])]
+        return Batch(plain, targets, lambda: plain), torch.from_numpy(logits)
+
     def fit(self, stage):
         def stand_in(network, train, val, schedule, runtime, label, objective=None, checkpoint=None):
             start = copy.deepcopy(network)
@@ -107,9 +116,12 @@ class Stages:
                 for value in network.state_dict().values():
                     if value.is_floating_point():
                         value.mul_(1 + 0.2 * torch.rand_like(value))
+                head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+                head.weight.mul_(5 / head.weight.std())  # answers differ from image to image
             network.eval()
             end = copy.deepcopy(network)
-            self.calls.append(Call(stage, start, end, train, val, schedule, label, objective))
+            losses = [objective(*self.example()).item() for _ in range(2)] if objective else []
+            self.calls.append(Call(stage, start, end, train, val, schedule, label, losses))
             accuracies = [BEST] * (schedule.epochs - 1) + [LAST[schedule.seed]]
             row = {"lr": 0.1, "train_loss": 1.0, "train_acc": 0.5}
             return [
