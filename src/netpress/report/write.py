@@ -10,7 +10,7 @@ from netpress.base.data_line import TABLES, data_line
 from netpress.base.files import csv_text, write_bytes, write_json, write_text
 from netpress.report import claims, comparisons, environments, experiments, overview, pareto
 from netpress.report.claims import Judged
-from netpress.report.collect import Study, class_names
+from netpress.report.collect import Metrics, Study, class_names
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
 from netpress.report.pareto import Point
 
@@ -45,7 +45,12 @@ def make_report(root: Path, study: Study) -> Report:
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
-    told = (_data_note(root), _missing_note(study), environments.note(study, environment.load(root)))
+    told = (
+        _data_note(root),
+        _missing_note(study),
+        _chance_note(study),
+        environments.note(study, environment.load(root)),
+    )
     notes = [text for text in told if text]
     judged = claims.judge(study)
     shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
@@ -111,6 +116,17 @@ def _missing_note(study: Study) -> str:
     if not study.missing:
         return ""
     return f"**Not all models of params.yaml are made yet.** Left out: {', '.join(study.missing)}.\n"
+
+
+def _chance_note(study: Study) -> str:
+    found = [
+        model.id
+        for model in study.models
+        if isinstance(model.measured, Metrics) and model.measured.val_acc <= (model.measured.chance_acc or 0)
+    ]
+    if not found:
+        return ""
+    return f"**No better than naming one class for every image**, so of no use as they are: {', '.join(found)}.\n"
 
 
 def _curve_texts(curves: Sequence[Curve]) -> dict[Path, str]:
