@@ -96,7 +96,8 @@ def test_one_param_changed_is_named_with_its_stages(project):
     project.edit(lambda params: params["distill"]["kd"]["method_options"].update(weight=0.2))
     project.commit("a param, and no run")
     assert findings(project) == {
-        "params.yaml: distill.kd.method_options.weight changed from 0.7 to 0.2 since distill@kd, aggregate ran"
+        "params.yaml: changed since check ran",
+        "params.yaml: distill.kd.method_options.weight changed from 0.7 to 0.2 since distill@kd, aggregate ran",
     }
 
 

@@ -30,6 +30,8 @@ from netpress.config import (
 
 #: Folders that stages write.
 WRITTEN = ("data/prepared", "data/checked", "models", "metrics", "plots")
+#: Where DVC runs queued experiments.
+COPIES = ".dvc/tmp/exps/"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -136,6 +138,8 @@ def require_root(root: Path, folder: str) -> None:
         what = "is an empty folder"
     if what:
         text = f"data.root = {folder!r} {what}; put the images there, or name the folder or archive that holds them"
+        if COPIES in root.resolve().as_posix():
+            text += f". This experiment runs in a copy of the project: run 'dvc add {folder}', or name an absolute path"
         raise ParamsError([("data.root", text)])
 
 
