@@ -106,7 +106,7 @@ def test_the_metadata_are_the_specs_and_name_neither_time_nor_place(trained):
     bare = without_metadata(data)
     assert not onnx.load_from_string(bare).metadata_props
     assert spec.onnx_bytes == len(bare) < len(data)
-    assert with_metadata(bare, spec) == data
+    assert with_metadata(bare, spec.feeding()) == data
 
 
 def test_a_model_of_one_channel_says_grey_and_the_example_feeds_it(trained, tmp_path, monkeypatch, capsys):
@@ -122,7 +122,7 @@ def test_a_model_of_one_channel_says_grey_and_the_example_feeds_it(trained, tmp_
     ]
     graph = helper.make_graph(nodes, "brightness", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    (tmp_path / "model.onnx").write_bytes(with_metadata(model.SerializeToString(), grey))
+    (tmp_path / "model.onnx").write_bytes(with_metadata(model.SerializeToString(), grey.feeding()))
     for value, name in ((40, "Käse"), (200, "Brot")):  # below and above the mean
         Image.new("RGB", (50, 40), (value, value, value)).save(tmp_path / "photo.jpg")
         found, named = example(tmp_path, monkeypatch, capsys)

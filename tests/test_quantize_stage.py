@@ -7,12 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import striped
 from little import forget, make_project
 
 from netpress import quantization
 from netpress.base import plugins
 from netpress.bench import open_bench
-from netpress.quantization import COMPARED, MOST_DIFFERENT, quantize_model, warning
+from netpress.quantization import COMPARED, MOST_DIFFERENT, calibration_images, quantize_model, warning
 
 CALIBRATED = 48
 OPTIONS = {"calibration_images": CALIBRATED, "calibration": "minmax", "reduce_range": True}
@@ -132,19 +133,24 @@ def test_the_warning_names_the_key_that_helps_where_there_is_one():
         assert text.endswith("compare it with its parent on the processor that will run it")
 
 
-def test_the_comparison_is_of_integer_kernels_with_the_graph_as_it_is_written(trained, monkeypatch):
-    """The stage's modules, told apart by the operators that they run: an int8 file fused has no Conv, unfused has."""
-    seen = []
+def test_the_accuracy_is_of_the_integer_kernels_and_the_comparison_with_the_graph_as_written(trained, monkeypatch):
+    compared, evaluated = [], []
+    evaluate = quantization.evaluate
 
     def comparing(fused, written, images):
-        seen.extend([fused, written])
+        compared.extend([fused, written])
         return 0.0
 
+    def evaluating(network, *further):
+        evaluated.append(network)
+        return evaluate(network, *further)
+
     monkeypatch.setattr(quantization, "fused_difference", comparing)
+    monkeypatch.setattr(quantization, "evaluate", evaluating)
     quantized(trained, "int8")
-    levels = [module.session.get_session_options().graph_optimization_level for module in seen]
+    levels = [module.session.get_session_options().graph_optimization_level for module in [*compared, *evaluated]]
     every, none = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    assert levels == [every, none]
+    assert levels == [every, none, every]
 
 
 def test_sizes_leave_the_metadata_out(trained):
@@ -160,3 +166,13 @@ def test_a_run_on_one_machine_is_the_same_again(trained):
     first = quantized(trained, "int8")
     torch.manual_seed(1)
     assert quantized(trained, "int8") == first
+
+
+def test_calibration_images_are_drawn_from_the_seed():
+    split = striped(100)
+    first = calibration_images(split, 10, 0)
+    assert first.shape == (10, 1, 28, 28)
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, calibration_images(split, 10, 0))
+    assert not np.array_equal(first, calibration_images(split, 10, 1))
+    assert len(calibration_images(split, 1000, 0)) == 100

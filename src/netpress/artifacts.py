@@ -5,6 +5,7 @@ A model folder holds `spec.json` and the files that it names with their sha256: 
 own sha256. So every flipped bit is found when the file is read. There is no pickle.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,24 @@ class Spec(Strict):
     def weights_sha256(self) -> str:
         """Hash of the file that holds the weights."""
         return self.sha256[ONNX if self.quantized else WEIGHTS]
+
+    def feeding(self) -> dict[str, str]:
+        """Return how the model is fed, as its ONNX file says it: text by key, lists in JSON."""
+        return {
+            "alpha": "composited on white",
+            "channel_order": "grey" if self.in_channels == 1 else "RGB",
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "exif_orientation": "applied",
+            "height": str(self.height),
+            "layout": "NCHW",
+            "mean": json.dumps(self.mean),
+            "model_id": self.model_id,
+            "normalization": "(pixel / 255 - mean) / std, for each channel",
+            "output": "logits, one for each class; their softmax are probabilities",
+            "resize": "shorter side to the model's size, bilinear with antialiasing; then the centre is cropped",
+            "std": json.dumps(self.std),
+            "width": str(self.width),
+        }
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,13 @@
 """ONNX: the form in which models are shipped and their sizes compared across families."""
 
-import json
 import logging
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ArtifactError
-
-if TYPE_CHECKING:
-    from netpress.artifacts import Spec
 
 #: Largest accepted difference between a network's logits and its ONNX file's, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -52,7 +47,7 @@ def export_onnx(network: nn.Module, in_channels: int, height: int, width: int) -
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Drop stack traces, docs and annotations, which carry the clone's path, and what `with_metadata` has written."""
+    """Drop stack traces, docs and annotations, which carry the clone's path, and what `with_metadata` writes."""
     import onnx
 
     model = onnx.load_from_string(data)
@@ -68,32 +63,13 @@ def without_metadata(data: bytes) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def with_metadata(data: bytes, spec: "Spec") -> bytes:
-    """Write into an ONNX file how it is fed and what its outputs mean, for someone who has nothing but the file."""
+def with_metadata(data: bytes, told: dict[str, str]) -> bytes:
+    """Write into an ONNX file what `told` says of it, by key, for someone who has nothing but the file."""
     import onnx
 
     model = onnx.load_from_string(data)
-    onnx.helper.set_model_props(model, feeding(spec))
+    onnx.helper.set_model_props(model, told)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def feeding(spec: "Spec") -> dict[str, str]:
-    """Return how a model is fed: text by key, lists in JSON."""
-    return {
-        "alpha": "composited on white",
-        "channel_order": "grey" if spec.in_channels == 1 else "RGB",
-        "classes": json.dumps(spec.classes, ensure_ascii=False),
-        "exif_orientation": "applied",
-        "height": str(spec.height),
-        "layout": "NCHW",
-        "mean": json.dumps(spec.mean),
-        "model_id": spec.model_id,
-        "normalization": "(pixel / 255 - mean) / std, for each channel",
-        "output": "logits, one for each class; their softmax are probabilities",
-        "resize": "shorter side to the model's size, bilinear with antialiasing; then the centre is cropped",
-        "std": json.dumps(spec.std),
-        "width": str(spec.width),
-    }
 
 
 class OnnxModule(nn.Module):

@@ -63,7 +63,7 @@ def quantize_model(bench: Bench) -> None:
                 "onnx_bytes": len(data),
             }
         )
-        data = with_metadata(data, spec)
+        data = with_metadata(data, spec.feeding())
         spec = artifacts.save_model(work.models / f"seed_{seed}", spec, {ONNX: data})
         history = [{"val_acc": quality.accuracy, "val_loss": quality.loss}]
         found = of_validation(quality) | {"epochs": 0, "fused_difference": difference}

@@ -158,7 +158,7 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
     )
     contents = {
         WEIGHTS: artifacts.weights_as_bytes(network),
-        ONNX: with_metadata(onnx, spec),
+        ONNX: with_metadata(onnx, spec.feeding()),
         HISTORY: _history_bytes(made.history),
     }
     spec = artifacts.save_model(folder, spec, contents)
