@@ -55,7 +55,7 @@ def test_facts_of_an_older_prepare_say_nothing_and_mark_nothing(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", '{"manifest_sha256": 3}', json.dumps(FACTS | {"classes": "eleven"})])
 def test_damaged_facts_name_file_and_remedy(tmp_path, text):
     files.write_text(tmp_path / data_line.FACTS, text)
-    with pytest.raises(ArtifactError, match=r"metrics/data\.json .*run 'dvc repro prepare'"):
+    with pytest.raises(ArtifactError, match=r"^metrics/data\.json .*run 'dvc repro prepare'"):
         data_line.data_line(tmp_path)
 
 

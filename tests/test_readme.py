@@ -1,10 +1,9 @@
 """README's caption says what the committed metrics say, and nothing that they do not allow.
 
-After a run that is to be committed: `git add metrics`, then run these tests; they print the caption's new figures.
-Where a sentence no longer holds, rewrite it together with its line in `phrases`. The figures come from
-metrics/summary.json, that of the pruned shape trained from scratch from metrics/prune/main.json, images from
-metrics/data.json, the processor from metrics/environments.json. Results that are not in Git's index, as of a run of
-one's own, are not README's.
+After a run that is to be committed: `git add metrics`, run these tests, which print the caption's new figures. Where
+a sentence no longer holds, rewrite it together with its line in `phrases`. The figures come from metrics/summary.json,
+that of the pruned shape trained from scratch from metrics/prune/main.json, images from metrics/data.json, the processor
+from metrics/environments.json. Results that are not in Git's index, as of a run of one's own, are not README's.
 """
 
 import json

@@ -41,13 +41,15 @@ def data_line(root: Path) -> str:
     """
     if not (root / FACTS).exists():
         return ""
-    raw = files.read_json(root / FACTS, REMEDY)
-    if isinstance(raw, dict) and "manifest_sha256" not in raw:
-        return ""
     try:
+        raw = files.read_json(root / FACTS, REMEDY)
+        if isinstance(raw, dict) and "manifest_sha256" not in raw:
+            return ""
         facts = parse(_Facts, raw, "data")
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(str(root / FACTS), FACTS.as_posix())) from None
     except ConfigError as error:
-        raise ArtifactError(f"{root / FACTS} is damaged ({str(error).splitlines()[0]}); {REMEDY}") from None
+        raise ArtifactError(f"{FACTS.as_posix()} is damaged ({str(error).splitlines()[0]}); {REMEDY}") from None
     splits = (("training", facts.train_images), ("validation", facts.val_images), ("test", facts.test_images))
     images = ", ".join(f"{count:,} {name}" for name, count in splits if count)
     return (
