@@ -19,6 +19,7 @@ from torch import nn
 from netpress import artifacts, designs, factorization, pruning, quantization, runs
 from netpress.artifacts import load
 from netpress.data.batches import Batch
+from netpress.measure import evaluate
 from netpress.quantize import int8_static
 
 #: Neither from 0 nor rising; the first is shipped.
@@ -72,7 +73,7 @@ class Stages:
     """The project, run once, and what its stages did."""
 
     def __init__(self, folder):
-        self.folder, self.calls, self.quantized = folder, [], []
+        self.folder, self.calls, self.quantized, self.looked_at = folder, [], [], []
         self.manifest = json.loads((folder / "data/prepared/manifest.json").read_text())
 
     def arrays(self, split):
@@ -131,6 +132,10 @@ class Stages:
 
         return stand_in
 
+    def evaluate(self, network, split, where="the network"):
+        self.looked_at.append((where, split))
+        return evaluate(network, split, where)
+
     def quantize(self, onnx, calibration, options):
         self.quantized.append(Quantized(onnx, calibration, b"quantized " + onnx))
         return self.quantized[-1].given
@@ -164,6 +169,8 @@ def run_all(folder):
         patch.setattr(quantization, "OnnxModule", made.measured)
         patch.setattr(quantization, "without_metadata", lambda data: data)
         patch.setattr(quantization, "initializer_bytes", lambda data: len(data) + 1)
+        for module in (factorization, pruning, quantization):
+            patch.setattr(module, "evaluate", made.evaluate)
         for stage, variant in ORDER:
             for module in (designs, factorization, pruning):
                 patch.setattr(module, "fit", made.fit(f"{stage}/{variant}"))
