@@ -16,7 +16,7 @@ from little import CURVE, DESIGN, SECTIONS, make_project
 from ruamel.yaml import YAML
 from torch import nn
 
-from netpress import artifacts, designs, factorization, pruning, quantization, runs
+from netpress import artifacts, designs, factorization, final, pruning, quantization, runs
 from netpress.artifacts import load
 from netpress.data.batches import Batch
 from netpress.measure import evaluate
@@ -119,6 +119,7 @@ class Stages:
                         value.mul_(1 + 0.2 * torch.rand_like(value))
                 head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
                 head.weight.mul_(5 / head.weight.std())  # answers differ from image to image
+                head.bias.sub_(network.eval()(self.example()[0].images).mean(0))
             network.eval()
             end = copy.deepcopy(network)
             losses = [objective(*self.example()).item() for _ in range(2)] if objective else []
@@ -133,7 +134,7 @@ class Stages:
         return stand_in
 
     def evaluate(self, network, split, where="the network"):
-        self.looked_at.append((where, split))
+        self.looked_at.append((where, split, network))
         return evaluate(network, split, where)
 
     def quantize(self, onnx, calibration, options):
@@ -169,7 +170,7 @@ def run_all(folder):
         patch.setattr(quantization, "OnnxModule", made.measured)
         patch.setattr(quantization, "without_metadata", lambda data: data)
         patch.setattr(quantization, "initializer_bytes", lambda data: len(data) + 1)
-        for module in (factorization, pruning, quantization):
+        for module in (factorization, final, pruning, quantization):
             patch.setattr(module, "evaluate", made.evaluate)
         for stage, variant in ORDER:
             for module in (designs, factorization, pruning):
