@@ -40,6 +40,7 @@ RECIPE = Recipe(
     schedule="one_cycle",
     warmup=0.3,
     batch_size=128,
+    min_steps=0,
     label_smoothing=0.0,
     clip_norm=0.0,
     average=0.0,

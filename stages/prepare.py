@@ -1,6 +1,10 @@
 """Check the data source, split it and write the arrays that every other stage reads.
 
-Also validates the whole of params.yaml. Writes data/prepared/ and metrics/data.json.
+<<<<<<< HEAD
+Writes data/prepared/ and metrics/data.json.
+=======
+Also validates the whole of params.yaml. Writes data/prepared/ and metrics/data.json, and marks metrics/summary.md where
+it is of other data.
 """
 
 from pathlib import Path
@@ -9,21 +13,25 @@ from netpress.base.script import run_stage
 
 
 def main(root: Path) -> None:
-    # Here, so that --help and Ctrl-C need not wait for torch.
-    from netpress import environment
+    # Here, so that --help and Ctrl-C need not wait for numpy.
+    from netpress import environment, reader
+    from netpress.base.data_line import FACTS, MARK, mark_tables
     from netpress.base.files import sha256_file, write_json
     from netpress.base.project import PREPARED
-    from netpress.data.prepared import MANIFEST, prepare, summary
-    from netpress.graph import load_checked
+    from netpress.data.prepared import MANIFEST, doubts, prepare, summary
 
-    data = load_checked(root / "params.yaml").data
+    data = reader.for_data(root / "params.yaml")
     manifest = prepare(root, data, root / PREPARED)
     counts = summary(manifest)
-    write_json(root / "metrics/data.json", counts)
-    environment.record(root, environment.DATA, sha256_file(root / PREPARED / MANIFEST), environment.current())
+    sha256 = sha256_file(root / PREPARED / MANIFEST)
+    shape = {"source": manifest.source, "resolution": manifest.resolution, "channels": manifest.channels}
+    write_json(root / FACTS, counts | shape | {"manifest_sha256": sha256})
+    environment.record(root, environment.DATA, sha256, environment.current())
     size = f"{manifest.resolution}x{manifest.resolution}x{manifest.channels}"
     found = ", ".join(f"{name} {count:,}" for name, count in counts.items() if isinstance(count, int))
-    print("\n".join([*manifest.notes, f"{data.source}: images of {size}; {found}"]))
+    print("\n".join([*manifest.notes, *doubts(manifest), f"{data.source}: images of {size}; {found}"]))
+    if mark_tables(root):
+        print(MARK.strip("*"))
 
 
 if __name__ == "__main__":

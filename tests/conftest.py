@@ -26,6 +26,7 @@ RECIPE = Recipe(
     schedule="one_cycle",
     warmup=0.3,
     batch_size=32,
+    min_steps=0,
     label_smoothing=0.0,
     clip_norm=5.0,
     average=0.0,

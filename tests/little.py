@@ -57,14 +57,14 @@ SECTIONS = {
         "int8": {
             "from": "prune/main",
             "method": "int8_static",
-            "method_options": {"calibration_images": 64, "calibration": "minmax"},
+            "method_options": {"calibration_images": 64, "calibration": "minmax", "reduce_range": True},
         }
     },
     "final": ["distill/kd"],
     "claims": {},
     "experiments": {},
 }
-#: In the order of the graph: stage script, variant.
+#: What makes results, in the order of the graph: stage script, variant.
 STAGES = [
     ("prepare", []),
     ("train", ["teacher"]),

@@ -94,6 +94,7 @@ def stages_run(output):
 
 
 ALL_STAGES = {
+    "check",
     "prepare",
     "train@teacher",
     "train@student_alone",

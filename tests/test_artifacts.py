@@ -46,6 +46,8 @@ def made(arch="compact_cnn", options=None, edit=None):
         mean=[0.5] * 3,
         std=[0.25] * 3,
         quantized=False,
+        epochs=1,
+        data_sha256="0" * 64,
         params=count_params(network),
         macs=1,
         weight_bytes=weight_bytes(network.state_dict()),

@@ -1,14 +1,25 @@
 """What a stage stands on: device, threads and a description of them."""
 
+import json
 import os
 import platform
+import shutil
 
 import pytest
 import torch
-from conftest import RUNTIME
+from conftest import RECIPE, RUNTIME
+from hypothesis import given
+from hypothesis import strategies as st
+from little import CURVE, DESIGN, make_project, write_idx
+from ruamel.yaml import YAML
 
 from netpress.base.errors import ConfigError
-from netpress.bench import environment_of, set_up
+from netpress.base.schema import AUTO, parse
+from netpress.bench import environment_of, fitted, set_up
+from netpress.config import Prune, Recipe, Train, VariantConfig
+from netpress.data.batches import batches_per_epoch, enough_epochs, sized
+from netpress.data.prepared import load_manifest
+from netpress.runs import chance
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -27,3 +38,124 @@ def test_the_environment_says_where_the_arithmetic_was_done_and_nothing_of_the_h
     assert here["torch"] == torch.__version__.split("+")[0]
     assert platform.node() not in here.values()
     assert not [value for value in here.values() if value.startswith("/")]
+
+
+def test_auto_is_a_batch_size_and_other_words_are_refused():
+    raw = RECIPE.model_dump()
+    assert parse(Recipe, raw | {"batch_size": "auto"}, "recipes.plain").batch_size == AUTO
+    for value in ("Auto", 0, 1, None):
+        with pytest.raises(ConfigError, match=r"recipes\.plain\.batch_size = .*: must be a whole number .*or auto"):
+            parse(Recipe, raw | {"batch_size": value}, "recipes.plain")
+
+
+@pytest.mark.parametrize(("images", "size"), [(1, 16), (397, 16), (1023, 16), (1024, 32), (4095, 64), (50_000, 128)])
+def test_auto_gives_an_epoch_32_steps_where_it_can(images, size):
+    recipe = RECIPE.model_copy(update={"batch_size": AUTO})
+    assert sized(recipe, images).batch_size == size
+    assert sized(RECIPE, images) == RECIPE
+
+
+@given(images=st.integers(1, 5000), epochs=st.integers(1, 50), steps=st.integers(0, 2000), batch=st.integers(2, 256))
+def test_epochs_are_added_up_to_the_least_steps_and_no_further(images, epochs, steps, batch):
+    recipe = RECIPE.model_copy(update={"batch_size": batch, "min_steps": steps})
+    found = enough_epochs(recipe, epochs, images)
+    assert found >= epochs
+    assert found * batches_per_epoch(images, batch) >= steps
+    assert found == epochs or (found - 1) * batches_per_epoch(images, batch) < steps
+
+
+def test_a_variants_recipes_and_epochs_are_fitted_to_the_images():
+    auto = RECIPE.model_copy(update={"batch_size": AUTO, "min_steps": 100})
+    shared = {"seeds": [0], "runtime": RUNTIME}
+    train = VariantConfig(
+        item=Train.model_validate(DESIGN | {"init": "none"}), recipe=auto, control_recipe=None, **shared
+    )
+    found = fitted(train, 160)  # 10 steps an epoch
+    assert (found.recipe.batch_size, found.item.epochs) == (16, 10)
+    item = Prune.model_validate({"from": "train/x"} | CURVE)  # 4 and 4 epochs
+    curve = VariantConfig(item=item, recipe=RECIPE, control_recipe=auto, **shared)
+    found = fitted(curve, 160)
+    assert (found.item.epochs, found.item.control_epochs, found.recipe) == (4, 10, RECIPE)
+    computed = VariantConfig(
+        item=item.model_copy(update={"control_epochs": AUTO}), recipe=RECIPE, control_recipe=auto, **shared
+    )
+    assert fitted(computed, 160).item.control_epochs == AUTO
+
+
+@pytest.fixture(scope="module")
+def trained(server, tmp_path_factory):
+    """A little project with a teacher."""
+    folder = make_project(tmp_path_factory.mktemp("trained") / "project")
+    server.finish(folder, "prepare")
+    server.finish(folder, "train", "teacher")
+    return folder
+
+
+OTHERS = {
+    "resolution": ({"resolution": 32}, "28x28 pixels and not 32x32"),
+    "split": ({"split_seed": 1}, "other images, or another split of them"),
+    "share": ({"val_share": 0.5}, "other images, or another split of them"),
+}
+
+
+@pytest.mark.parametrize(("changes", "how"), OTHERS.values(), ids=list(OTHERS))
+@pytest.mark.parametrize(
+    ("stage", "variant"), [("distill", "kd"), ("factorize", "tucker"), ("prune", "main"), ("test", "train/teacher")]
+)
+def test_a_parent_of_other_data_is_refused_by_name(server, trained, tmp_path, stage, variant, changes, how):
+    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+    file, yaml = folder / "params.yaml", YAML()
+    params = yaml.load(file)
+    params["data"] |= changes
+    params["final"] = ["train/teacher"]
+    with file.open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+    server.finish(folder, "prepare")
+    ended = server.run(folder, stage, variant)
+    assert ended["code"] == 1
+    says = f"models/train/teacher (seed 0) was made with other data than those in data/prepared: {how}; run 'dvc repro'"
+    assert says in ended["output"]
+    assert not (folder / f"metrics/{stage}/{variant}.json").exists()
+
+
+def test_a_parent_of_other_pictures_of_the_same_kind_is_refused(server, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+    write_idx(folder / "data/own", "train", 600, seed=7)
+    server.finish(folder, "prepare")
+    assert "other images, or another split" in server.run(folder, "distill", "kd")["output"]
+
+
+def test_the_same_data_prepared_again_are_the_same(server, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+    server.finish(folder, "prepare")
+    spec = json.loads((folder / "models/train/teacher/seed_0/spec.json").read_text())
+    assert spec["data_sha256"] == load_manifest(folder / "data/prepared").data_sha256
+    assert "epoch" in server.finish(folder, "distill", "kd")
+
+
+def test_few_steps_and_chance_are_said(server, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+    file, yaml = folder / "params.yaml", YAML()
+    params = yaml.load(file)
+    params["train"]["teacher"]["epochs"] = 1
+    params["recipes"]["plain"]["lr"] = 1e-9
+    with file.open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+    output = server.finish(folder, "train", "teacher")
+    assert "train/teacher  warning: 4 steps of training in all" in output
+    assert "lower recipes.plain.batch_size, or set recipes.plain.min_steps" in output
+    assert "train/teacher  warning: no better than naming one class for every image" in output
+    params["recipes"]["plain"] |= {"lr": 0.1, "batch_size": "auto", "min_steps": 200}
+    with file.open("w", encoding="utf-8") as stream:
+        yaml.dump(params, stream)
+    output = server.finish(folder, "train", "teacher")
+    assert "warning" not in output
+    assert "epoch 7/7" in output  # 480 images are 30 batches of 16
+
+
+def test_chance_is_the_largest_class_and_what_its_sample_allows(trained):
+    manifest = load_manifest(trained / "data/prepared")
+    assert manifest.counts["val"] == [12] * 10
+    assert chance(manifest) == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 120) ** 0.5)
+    uneven = manifest.model_copy(update={"counts": manifest.counts | {"val": [30, 10]}})
+    assert chance(uneven) == pytest.approx(0.75 + 2 * (0.75 * 0.25 / 40) ** 0.5)

@@ -64,6 +64,28 @@ def test_without_numbers_it_is_the_last_round(server, project):
     assert ["control_val_acc" in row for row in rounds_of(project)] == [False, False, True]
 
 
+def test_by_default_it_trains_as_long_as_the_parent_and_the_fine_tuning_up_to_its_round(server, project):
+    change(project, control_epochs="auto", control_rounds=[1, 2])
+    output = server.finish(project, "prune", "main")  # 4 epochs of the teacher, 2 of each round
+    controls = [line for line in output.splitlines() if "control of round" in line]
+    assert any("control of round 1" in line and "epoch 6/6" in line for line in controls)
+    assert any("control of round 2" in line and "epoch 8/8" in line for line in controls)
+
+
+def test_epochs_are_counted_along_a_chain(server, project):
+    """Those of a teacher are not the student's; those of what a network starts from are its own."""
+    for stage, variant in (("distill", "kd"), ("factorize", "tucker"), ("prune", "main"), ("quantize", "int8")):
+        server.finish(project, stage, variant)
+    epochs = {
+        path.parent.relative_to(project / "models").as_posix(): json.loads(path.read_text())["epochs"]
+        for path in (project / "models").rglob("spec.json")
+    }
+    assert epochs["distill/kd/seed_0"] == 4
+    assert epochs["factorize/tucker/seed_0"] == 4 + 3
+    assert (epochs["prune/main/round_1/seed_0"], epochs["prune/main/round_2/seed_0"]) == (4 + 2, 4 + 4)
+    assert epochs["quantize/int8/seed_0"] == epochs["prune/main/seed_0"] == 4 + 4
+
+
 def test_the_rounds_are_those_of_a_curve_without_controls(server, whole, project):
     change(project, control=False)
     server.finish(project, "prune", "main")
@@ -95,8 +117,8 @@ def test_a_round_that_the_curve_does_not_reach_is_refused_before_any_training(se
     change(project, control_rounds=[1, 3])
     ended = server.run(project, "prune", "main")
     assert ended["code"] == 1
-    assert "control_rounds names round 3, but rate 0.4 takes 2 rounds to until 20%" in ended["output"]
-    assert "allowed: 1 to 2, or [] for the last" in ended["output"]
+    assert "params.yaml, line 36, column 3: prune.control_rounds = [1, 3]: no round 3, since rate" in ended["output"]
+    assert "name rounds 1 to 2, or write [] for the last" in ended["output"]
     assert "epoch" not in ended["output"]
 
 
@@ -108,7 +130,9 @@ def test_rounds_are_chosen_once_each():
     assert control_rounds(item(control_rounds=[]), 4) == {4}
     assert control_rounds(item(control_rounds=[2, 4, 2]), 4) == {2, 4}
     assert control_rounds(item(control=False, control_rounds=[9]), 4) == set()
-    with pytest.raises(ConfigError, match=r"control_rounds names round 5, .* allowed: 1 to 4"):
+    with pytest.raises(
+        ConfigError, match=r"control_rounds = .*: no round 5, .* name rounds 1 to 4, or write \[\] for the last"
+    ):
         control_rounds(item(control_rounds=[1, 5]), 4)
 
 

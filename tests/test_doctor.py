@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from little import write_idx
+from PIL import Image
+from source_samples import paint
 
 from netpress.__main__ import main
 from netpress.cli import doctor
+from netpress.sources import _look
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,11 +65,10 @@ def test_missing_params(project, capsys):
 def test_missing_data(project, capsys):
     (project / "data" / "fashion-mnist" / "images.gz").unlink()
     assert main(["doctor", "--quiet"]) == 1
-    assert "data/fashion-mnist is empty" in capsys.readouterr().err
+    assert "line 11, column 3: data.root = 'data/fashion-mnist' is an empty folder" in capsys.readouterr().err
     (project / "data" / "fashion-mnist").rmdir()
     assert main(["doctor", "--quiet"]) == 1
-    err = capsys.readouterr().err
-    assert "data/fashion-mnist does not exist" in err and "params.yaml:" not in err
+    assert "line 11, column 3: data.root = 'data/fashion-mnist' does not exist" in capsys.readouterr().err
 
 
 def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
@@ -76,7 +79,8 @@ def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
     line = (
         "train.resnet18_weak.init: no file data/weights/resnet.pth, did you mean 'resnet18.pth'?; known: resnet18.pth"
     )
-    assert f"FAIL  weights  {line}" in capsys.readouterr().err
+    place = (project / "params.yaml").read_text().splitlines().index("    init: resnet.pth") + 1
+    assert f"params.yaml, line {place}, column 5: {line}" in capsys.readouterr().err
     (project / "data/weights/resnet18.pth").rename(project / "data/weights/resnet.pth")
     assert main(["doctor", "--quiet"]) == 0
 
@@ -154,3 +158,74 @@ def test_a_lock_of_dvc_stays_while_a_dvc_is_at_work_in_the_project(project, rwlo
         dvc.communicate()
     assert rwlock.exists() == stays
     assert (f"dvc is at work here, process {dvc.pid}" in capsys.readouterr().out) == stays
+
+
+@pytest.fixture
+def photos(project):
+    """Four pictures in each of two classes, as `imagefolder` reads them."""
+    for label in ("apple", "pear"):
+        for number in range(4):
+            paint(project / "photos" / label / f"{number}.png", colour=(number * 60, 90, 30))
+    edit(project / "params.yaml", "  source: fashion-mnist ", "  source: imagefolder ")
+    edit(project / "params.yaml", "  root: data/fashion-mnist ", "  root: photos ")
+    return project / "photos"
+
+
+def test_every_picture_is_opened_if_asked(photos, capsys):
+    noise = photos / "apple" / "noise.jpg"
+    Image.effect_noise((60, 60), 90).save(noise)
+    (photos / "pear" / "cut.jpg").write_bytes(noise.read_bytes()[:700])
+    (photos / "pear" / "page.jpg").write_bytes(b"<html>not found</html>")
+    assert main(["doctor", "--quiet"]) == 0  # the listing does not show it
+    capsys.readouterr()
+    assert main(["doctor", "--data"]) == 1
+    out = capsys.readouterr().out
+    assert "9 can be used: train 9" in out
+    assert "FAIL  bad images" in out
+    assert "2 cannot be used; fix or remove them, or set data.on_bad_image: skip in params.yaml:" in out
+    assert "photos/pear/cut.jpg: image file is truncated" in out
+    assert "photos/pear/page.jpg: not a picture" in out
+    edit(photos.parent / "params.yaml", "  on_bad_image: error ", "  on_bad_image: skip ")
+    assert main(["doctor", "--data"]) == 0
+    assert "warn  bad images" in (out := capsys.readouterr().out) and "photos/pear/cut.jpg" in out
+
+
+def test_only_so_many_bad_pictures_are_named(photos, capsys, monkeypatch):
+    monkeypatch.setattr(_look, "NAMED", 2)
+    for number in range(5):
+        (photos / "pear" / f"empty{number}.jpg").touch()
+    assert main(["doctor", "--data", "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert "5 cannot be used" in err and err.count("empty file") == 2 and "and 3 more" in err
+
+
+def test_every_image_of_an_archive_and_of_another_source_is_opened(photos, project, capsys):
+    shutil.make_archive(str(project / "packed"), "zip", photos)
+    edit(project / "params.yaml", "  root: photos ", "  root: packed.zip ")
+    assert main(["doctor", "--data"]) == 0
+    assert "8 can be used: train 8" in capsys.readouterr().out
+    write_idx(project / "idx", "train", 30, seed=0)
+    write_idx(project / "idx", "t10k", 10, seed=1)
+    edit(project / "params.yaml", "  source: imagefolder ", "  source: fashion-mnist ")
+    edit(project / "params.yaml", "  root: packed.zip ", "  root: idx ")
+    assert main(["doctor", "--data"]) == 0
+    assert "40 can be used: train 30, test 10" in capsys.readouterr().out
+
+
+def test_classes_that_cannot_be_split_and_leftovers_of_macos_are_seen_without_opening_a_picture(photos, capsys):
+    (photos / "__MACOSX").mkdir()
+    assert main(["doctor"]) == 0
+    assert "warn  data" in (out := capsys.readouterr().out) and "hidden or __MACOSX folders: photos/__MACOSX" in out
+    (photos / "plum").mkdir()
+    (photos / "plum" / "0.png").touch()
+    assert main(["doctor", "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert "FAIL  data  too few pictures to split in photos/plum (1): a class needs 2 or more" in err
+
+
+def test_a_curve_with_fewer_epochs_than_rounds_is_seen(project, capsys):
+    text = (project / "params.yaml").read_text()
+    begin = text.index("\nprune:")
+    (project / "params.yaml").write_text(text[:begin] + text[begin:].replace("  epochs: 5 ", "  epochs: 2 ", 1))
+    assert main(["doctor", "--quiet"]) == 1
+    assert "prune.epochs = 2: the curve takes 5 rounds or more, each of an epoch or more" in capsys.readouterr().err

@@ -60,6 +60,85 @@ def test_pictures_of_every_mode_become_rgb_squares_and_stand_upright(tmp_path):
     assert turned[-1].min() == 255
 
 
+def test_classes_of_too_few_pictures_are_named_all_at_once_with_the_shares_that_split_them(folder):
+    paint(folder / "plum" / "0.png")
+    paint(folder / "quince" / "0.png")
+    with pytest.raises(DataError, match=r"in data/x/plum \(1\), data/x/quince \(1\): a class needs 2 or more"):
+        imagefolder.read(folder, OWN, folder)
+    for name in ("plum", "quince"):
+        paint(folder / name / "1.png")
+    imagefolder.read(folder, OWN, folder)
+    both = settings("imagefolder", resolution=32, test_share=0.1)
+    expected = r"needs 3 or more, .* val \(data\.val_share\) and test \(data\.test_share\), which"
+    with pytest.raises(DataError, match=expected):
+        imagefolder.read(folder, both, folder)
+
+
+def test_a_ready_split_needs_one_picture_of_each_class(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("ready")
+    for name in ("train", "val"):
+        for label in ("apple", "pear"):
+            paint(root / name / label / "0.png")
+    imagefolder.read(root, OWN, root)
+    (root / "val" / "pear" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"^no picture in data/x/val/pear \(0\); add some, or remove the class"):
+        imagefolder.read(root, OWN, root)
+
+
+def test_hidden_folders_and_macos_leftovers_are_no_classes_and_hold_no_pictures(folder):
+    for name in ("__MACOSX", ".git", "apple/.ipynb_checkpoints", "pear/__MACOSX/deep"):
+        paint(folder / name / "0.png")
+    (folder / "apple" / "._0.png").write_bytes(b"resource fork")
+    source, splits, bad = gather(imagefolder.read, folder, OWN)
+    assert (source.classes, source.total, len(splits["train"]), bad) == (("apple", "pear"), 6, 6, [])
+    left = "data/x/.git, data/x/__MACOSX, data/x/apple/.ipynb_checkpoints and 1 more"
+    assert source.notes == (f"left out 4 hidden or __MACOSX folders: {left}",)
+
+
+def test_nothing_left_out_is_no_note(folder):
+    assert imagefolder.read(folder, OWN, folder).notes == ()
+
+
+TRANSPARENT = [
+    ("RGBA", (200, 100, 0, 128)),
+    ("RGBA", (200, 100, 0, 0)),
+    ("RGBA", (200, 100, 0, 255)),
+    ("LA", (80, 64)),
+    ("LA", (80, 0)),
+]
+
+
+@pytest.mark.parametrize(("mode", "colour"), TRANSPARENT, ids=str)
+def test_what_is_transparent_is_laid_on_white(tmp_path, mode, colour):
+    Image.new(mode, (40, 40), colour).save(tmp_path / "half.png")
+    *shown, alpha = colour if mode == "RGBA" else (colour[0], colour[0], colour[0], colour[1])
+    expected = [(c * alpha + 255 * (255 - alpha)) / 255 for c in shown]
+    found = _pictures.decode(tmp_path / "half.png", 32, "x").reshape(-1, 3)
+    assert np.abs(found - np.array(expected)).max() <= 1
+
+
+def test_a_palette_with_transparency_is_laid_on_white(tmp_path):
+    palette = Image.new("P", (40, 40), 0)
+    palette.paste(1, (0, 0, 40, 20))
+    palette.putpalette([10, 20, 30, 200, 100, 0])
+    palette.save(tmp_path / "index.gif", transparency=1)
+    palette.save(tmp_path / "shares.png", transparency=bytes([255, 51]))
+    gif = _pictures.decode(tmp_path / "index.gif", 40, "x")
+    png = _pictures.decode(tmp_path / "shares.png", 40, "x")
+    for picture, upper in ((gif, [255, 255, 255]), (png, [244, 224, 204])):  # (200, 100, 0) at a fifth on white
+        assert np.abs(picture[5, 5].astype(int) - upper).max() <= 1
+        assert picture[35, 5].tolist() == [10, 20, 30]
+
+
+def test_a_colour_that_stands_for_transparent_is_laid_on_white(tmp_path):
+    picture = Image.new("RGB", (40, 40), (1, 2, 3))
+    picture.paste((9, 8, 7), (0, 0, 40, 20))
+    picture.save(tmp_path / "key.png", transparency=(1, 2, 3))
+    found = _pictures.decode(tmp_path / "key.png", 40, "x")
+    assert found[35, 5].tolist() == [255, 255, 255]
+    assert found[5, 5].tolist() == [9, 8, 7]
+
+
 def test_all_bad_pictures_are_named_in_one_run(folder, tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("work")
     (folder / "apple" / "empty.jpg").write_bytes(b"")
@@ -92,7 +171,11 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
 
 def test_broken_trees_are_named(folder, tmp_path_factory):
     (folder / "plum").mkdir()
-    with pytest.raises(DataError, match="plum holds no picture"):
+    expected = (
+        r"^too few pictures to split in data/x/plum \(0\): a class needs 2 or more, one for train and one each for "
+        r"val \(data\.val_share\), which are drawn from it; add some, or remove the class$"
+    )
+    with pytest.raises(DataError, match=expected):
         imagefolder.read(folder, OWN, folder)
     (folder / "plum").rmdir()
     root = tmp_path_factory.mktemp("ready")

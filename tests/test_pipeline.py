@@ -9,19 +9,22 @@ import pytest
 from project import ALL_STAGES, fresh, stages_run
 from ruamel.yaml import YAML
 
+from netpress.export import without_metadata
+
 pytestmark = pytest.mark.e2e
 
 
 def test_every_model_is_there_measured_and_in_the_tables(project):
     summary = project.json("metrics/summary.json")
-    for stage in ALL_STAGES - {"prepare", "aggregate", "test@distill/kd"}:
+    for stage in ALL_STAGES - {"check", "prepare", "aggregate", "test@distill/kd"}:
         section, _, variant = stage.partition("@")
         variant = variant or "main"
         folder = project.folder / "models" / section / variant / "seed_0"
         assert (folder / "spec.json").is_file()
         assert (folder / "model.onnx").is_file()
         assert 0 < summary[section][variant]["val_acc"] <= 1
-        assert summary[section][variant]["onnx_bytes"] == (folder / "model.onnx").stat().st_size
+        onnx = (folder / "model.onnx").read_bytes()
+        assert summary[section][variant]["onnx_bytes"] == len(without_metadata(onnx)) < len(onnx)
         assert f"{section}/{variant}" in (project.folder / "metrics/summary.md").read_text(encoding="utf-8")
     assert "test_acc" in summary["distill"]["kd"]
     assert "test_acc" not in summary["train"]["teacher"]
@@ -94,7 +97,7 @@ def test_the_gate_passes_in_a_clean_clone(project, tmp_path):
 def test_an_experiment_with_another_rate_reruns_pruning_and_what_starts_from_it(project):
     before = project.json("metrics/summary.json")["prune"]["main"]
     output = project.run("dvc", "exp", "run", "--name", "half", "-S", "prune.rate=0.5")
-    assert stages_run(output) == {"prune", "quantize@pruned_int8", "aggregate"}
+    assert stages_run(output) == {"check", "prune", "quantize@pruned_int8", "aggregate"}
     after = project.json("metrics/summary.json")["prune"]["main"]
     assert after["params"] != before["params"]
     shown = project.run("dvc", "exp", "show", "--csv")
@@ -112,7 +115,7 @@ def test_an_experiment_with_another_rate_reruns_pruning_and_what_starts_from_it(
 def test_editing_one_variant_reruns_it_what_depends_on_it_and_the_tables(project):
     first = project.head
     project.edit(lambda params: params["distill"]["kd"]["method_options"].update(weight=0.2))
-    assert project.repro() == {"distill@kd", "quantize@student_fp16", "test@distill/kd", "aggregate"}
+    assert project.repro() == {"check", "distill@kd", "quantize@student_fp16", "test@distill/kd", "aggregate"}
     second = project.commit("another weight")
     named = project.run("dvc", "metrics", "diff", first, second, "--targets", "metrics/summary.json")
     assert "distill.kd.val_acc" in named
@@ -154,7 +157,7 @@ def test_editing_one_architecture_reruns_its_variants_only(project):
 def test_a_removed_variant_leaves_every_table(project):
     project.edit(lambda params: params["prune_sweep"].pop("teacher_rate60"))
     project.edit(lambda params: params["quantize"].pop("student_fp16"))
-    assert project.repro() == {"aggregate"}
+    assert project.repro() == {"check", "aggregate"}
     for path in ["metrics/summary.json", "metrics/summary.md", "metrics/summary.csv", "plots/pruning_curves.csv"]:
         text = (project.folder / path).read_text(encoding="utf-8")
         assert "teacher_rate60" not in text, path
@@ -195,7 +198,7 @@ def test_plots_show_draws_one_chart_of_all_curves(project):
 )
 def test_broken_input_is_one_clear_line_and_not_zero(project, change, message):
     project.edit(change)
-    output = project.run("python", "stages/prepare.py", ok=False)
+    output = project.run("python", "stages/check.py", ok=False)
     assert message in output
     assert "Traceback" not in output
     assert len([line for line in output.splitlines() if line.startswith("error:")]) == 1

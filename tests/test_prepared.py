@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from netpress.base.errors import ArtifactError, ConfigError, DataError
 from netpress.data import pieces, progress
 from netpress.data.images import resize_all, square
 from netpress.data.near import difference_hashes
-from netpress.data.prepared import channel_statistics, load_manifest, load_split, prepare, summary
+from netpress.data.prepared import channel_statistics, doubts, load_manifest, load_split, prepare, summary
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,20 @@ def test_arrays_are_plain_and_of_the_documented_shape(prepared):
         assert np.bincount(labels).tolist() == manifest.counts[name] == [count // 10] * 10
     assert load_manifest(out) == manifest
     assert np.array_equal(load_split(out, "val", load_manifest(out)).images, np.load(out / "val_images.npy"))
+
+
+def test_a_split_is_read_into_memory_once(prepared):
+    """Beside its pixels nothing that grows with them."""
+    folder, manifest = prepared
+    load_split(folder, "val", manifest)  # imports and the like
+    tracemalloc.start()
+    split = load_split(folder, "train", manifest)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = split.images.nbytes + split.labels.nbytes
+    assert size <= peak < 1.1 * size
+    np.testing.assert_array_equal(split.images, np.load(folder / "train_images.npy"))
+    split.images[0] += 1  # so that torch takes the memory over without a warning
 
 
 def test_statistics_are_those_of_the_training_images(prepared):
@@ -94,6 +109,15 @@ def test_preparing_twice_gives_the_same_bytes(prepared, tmp_path):
     for path in out.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert b"/" not in (out / "manifest.json").read_bytes().replace(b"T-shirt/top", b"")
+
+
+def test_few_validation_images_are_a_doubt(prepared):
+    manifest = prepared[1]
+    assert doubts(manifest) == []
+    few = manifest.model_copy(update={"counts": manifest.counts | {"val": [20, 20]}})
+    (line,) = doubts(few)
+    assert "40 validation images: an accuracy of 50 % is uncertain by 15 points" in line
+    assert "data.val_share" in line
 
 
 def test_the_summary_counts(prepared):

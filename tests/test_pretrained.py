@@ -363,8 +363,12 @@ def test_the_stage_ends_with_one_line_where_the_file_is_missing(server, prepared
     finally:
         kept.rename(path)
     assert failed["code"] == 1
-    line = "error: train.teacher.init: no file data/weights/w.pt, did you mean 'w.pth'?; known: w.pth; put or link it"
-    assert line in failed["output"] and "Traceback" not in failed["output"]
+    line = ": train.teacher.init: no file data/weights/w.pt, did you mean 'w.pth'?; known: w.pth; put or link it"
+    assert (
+        failed["output"].startswith("error: params.yaml, line ")
+        and line in failed["output"]
+        and "Traceback" not in failed["output"]
+    )
 
 
 def test_a_start_from_none_says_nothing(prepared, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -98,6 +99,61 @@ def test_the_weakest_channels_go():
     assert removed[name] == weak
 
 
+def weight_norms(network, name, axis):
+    """Sums of squares of a layer's weights for each index of `axis`."""
+    weight = network.get_submodule(name).weight.detach().numpy().astype(np.float64) ** 2
+    return weight.sum(axis=tuple(k for k in range(weight.ndim) if k != axis))
+
+
+def lowest(score, rate):
+    """The channels that a round of `rate` removes, of which `rate` of all are left out at most."""
+    count = len(score) - int(len(score) * (1 - rate))
+    return sorted(np.argsort(score)[:count].tolist())
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "blocks"),
+    [("mobile_student", {"width": 0.5}, 11), ("compact_cnn", {"groups": "depthwise"}, 5)],
+)
+def test_depthwise_weights_count(arch, options, blocks):
+    """Of every group: pointwise filters before, their norm, the depthwise filters, their norm, the next inputs."""
+    network = lively(arch, options)
+    removed = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 2}))
+    for k in range(1, blocks + 1):
+        before = ["0.0.0", "0.0.1"] if k == 1 else [f"0.{k - 1}.3", f"0.{k - 1}.4"]
+        made = sum(weight_norms(network, name, 0) for name in [*before, f"0.{k}.0", f"0.{k}.1"])
+        score = (made + weight_norms(network, f"0.{k}.3", 1)) / 5
+        assert removed[f"0.{k}.0"] == lowest(score, 0.3), f"block {k}"
+        # The test must be able to tell: without the depthwise filters others would go.
+    without = score - weight_norms(network, f"0.{k}.0", 0) / 5
+    assert lowest(without, 0.3) != lowest(score, 0.3)
+
+
+def test_of_grouped_weights_those_count_that_read_the_channel():
+    network = lively("compact_cnn", {"groups": 2})
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 2:
+            module.weight.data[: len(module.weight) // 2] *= 3  # so that the groups differ
+    removed = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 2}))
+    for k in range(5):
+        weight = network.get_submodule(f"0.{k + 1}.0").weight.detach().numpy().astype(np.float64) ** 2
+        first, second = np.split(weight, 2)  # the filters of a group, (out / 2, in / 2, 3, 3)
+        read = np.concatenate([first.sum((0, 2, 3)), second.sum((0, 2, 3))])
+        score = (weight_norms(network, f"0.{k}.0", 0) + weight_norms(network, f"0.{k}.1", 0) + read) / 3
+        place = lowest(score.reshape(2, -1).mean(0), 0.3)  # the same place leaves every group
+        assert removed[f"0.{k}.0"] == place + [len(score) // 2 + c for c in place], f"layer {k}"
+
+
+@pytest.mark.parametrize("arch", ["plain_cnn", "resnet18"])
+def test_without_groups_the_order_is_torch_prunings(arch):
+    import torch_pruning as tp
+
+    network = lively(arch, {"width": 0.25})
+    own = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 1}))
+    theirs = tp.importance.GroupMagnitudeImportance(p=1, group_reduction="mean")
+    assert own == remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, theirs)
+
+
 def test_rate_is_a_share_of_channels_not_of_parameters():
     network = lively("resnet18", {"width": 0.25})
     start = count_params(network)
@@ -124,19 +180,21 @@ def test_plan_ends_below_until_and_leaves_the_network_alone():
 
 def test_a_rate_that_removes_nothing_is_refused():
     network = lively("resnet18", {"width": 0.0625})
-    with pytest.raises(ConfigError, match="removes no further channel at 100%"):
+    with pytest.raises(ConfigError, match=r"until = .*removes no further channel at 1\.000 of the parameters"):
         plan_rounds(network, EXAMPLE, 0.01, 0.5, 64, importance_of("magnitude", {"norm": 2}))
 
 
 def test_a_goal_out_of_reach_is_refused():
     network = lively("resnet18", {"width": 0.25})
-    with pytest.raises(ConfigError, match=r"removes no further channel at \d+% of the parameters, above until 1%"):
+    with pytest.raises(
+        ConfigError, match=r"until = 0\.01: .*removes no further channel at 0\.\d+ of the parameters; raise until"
+    ):
         plan_rounds(network, EXAMPLE, 0.4, 0.01, 8, importance_of("magnitude", {"norm": 2}))
 
 
 def test_rounding_is_refused_where_channels_come_in_groups():
     network = lively("compact_cnn", {"groups": 2})
-    with pytest.raises(ConfigError, match="round_to = 8: allowed is 1 for networks with grouped convolutions"):
+    with pytest.raises(ConfigError, match="round_to = 8: must be 1 for a network with grouped convolutions"):
         remove_channels(network, EXAMPLE, 0.3, 8, importance_of("magnitude", {"norm": 2}))
 
 
@@ -144,7 +202,9 @@ def test_rounding_is_refused_where_channels_come_in_groups():
 @settings(max_examples=200)
 def test_epochs_are_shared_evenly_and_wholly(total, rounds):
     if total < rounds:
-        with pytest.raises(ConfigError, match=f"allowed: {rounds} or more"):
+        with pytest.raises(
+            ConfigError, match=rf"^epochs = {total}: the curve takes {rounds} rounds, each of an epoch or more"
+        ):
             share_epochs(total, rounds)
         return
     shares = share_epochs(total, rounds)

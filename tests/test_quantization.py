@@ -1,7 +1,10 @@
 """Quantized models: smaller, close to their parent, run by onnxruntime."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from conftest import RECIPE, RUNTIME, striped
@@ -13,18 +16,19 @@ from netpress.engine import Schedule, fit
 from netpress.export import OnnxModule, export_onnx
 from netpress.measure import evaluate
 from netpress.models import build_model
-from netpress.quantization import calibration_images, initializer_bytes
+from netpress.quantization import MOST_DIFFERENT, calibration_images, fused_difference, initializer_bytes
 from netpress.quantize import weights
 
-#: Options of every method, the largest size allowed relative to fp32, and how far off the mean logit may be.
+INT8 = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}
+#: Options of every method, the largest size allowed relative to fp32, and the largest integer that a weight becomes.
 METHODS = {
-    "fp16": [({}, 0.56, 0.01)],
-    "int8_static": [({"calibration_images": 64, "calibration": "minmax"}, 0.45, 0.15)],
+    "fp16": [({}, 0.56, None)],
+    "int8_static": [(INT8, 0.45, 64), (INT8 | {"reduce_range": False}, 0.45, 127)],
     "weights": [
-        ({"bits": 8, "block": 0}, 0.30, 0.03),
-        ({"bits": 8, "block": 32}, 0.33, 0.03),
-        ({"bits": 4, "block": 0}, 0.18, 0.3),
-        ({"bits": 4, "block": 32}, 0.21, 0.3),
+        ({"bits": 8, "block": 0}, 0.30, 127),
+        ({"bits": 8, "block": 32}, 0.33, 127),
+        ({"bits": 4, "block": 0}, 0.18, 7),
+        ({"bits": 4, "block": 32}, 0.21, 7),
     ],
 }
 CASES = [(name, *case) for name, cases in METHODS.items() for case in cases]
@@ -34,6 +38,7 @@ ARCHS = [("compact_cnn", {"groups": 2}), ("mobile_student", {"width": 0.5}), ("r
 @pytest.fixture(scope="module", params=ARCHS, ids=[a for a, _ in ARCHS])
 def trained(request):
     arch, options = request.param
+    torch.set_num_threads(RUNTIME.threads)
     torch.manual_seed(0)
     network = build_model(arch, 3, 1, **options)
     recipe = RECIPE.model_copy(update={"lr": 0.02})
@@ -45,8 +50,39 @@ def test_every_method_is_tested():
     assert set(METHODS) == set(plugins.names("quantize"))
 
 
-@pytest.mark.parametrize(("name", "options", "share", "most_off"), CASES, ids=[f"{c[0]}{c[1]}" for c in CASES])
-def test_contract(trained, name, options, share, most_off):
+def rounding_share(network, images, largest, activations):
+    """How far rounding moves logits, relative to them, if no layer damps the errors of those before it.
+
+    Rounding to steps of s is off by s / sqrt(12) (root mean square), independently in each layer. `largest` is the
+    largest integer of a weight, whose scale is its output's; None for half precision, whose steps are 2 ** -10 of a
+    value or less. `activations` are rounded to 255 steps between their extremes.
+    """
+    squares = []
+
+    def see(layer, inputs, output):
+        rows = layer.weight.detach().flatten(1)
+        rows = rows[rows.abs().amax(1) > 0]
+        if largest is None:
+            squares.append(2.0**-20 / 12)
+        else:
+            levels = largest if rows.shape[1] >= weights.MIN_INPUTS or activations else 127
+            steps = rows.abs().amax(1) / levels
+            squares.append(float((steps**2 / 12 / rows.square().mean(1)).mean()))
+        if activations:
+            values = inputs[0]
+            step = float(values.max().clamp(min=0) - values.min().clamp(max=0)) / 255
+            squares.append(step**2 / 12 / float(values.square().mean()))
+
+    layers = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [layer.register_forward_hook(see) for layer in layers]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    return sum(squares) ** 0.5
+
+
+@pytest.mark.parametrize(("name", "options", "share", "largest"), CASES, ids=[f"{c[0]}{c[1]}" for c in CASES])
+def test_contract(trained, name, options, share, largest):
     network, data = trained
     method = plugins.load("quantize", name)
     options = parse(method.Options, options, name)
@@ -55,33 +91,109 @@ def test_contract(trained, name, options, share, most_off):
     quantized = method.quantize(data, images, options)
     assert quantized == method.quantize(data, images, options)
     assert initializer_bytes(quantized) < share * initializer_bytes(data)
-    module = OnnxModule(quantized, threads=2)
     inputs = val.normalize(val.images)
+    # Full-range int8 overflows in the integer kernels of some processors: of it, only what is written can be held to.
+    written = largest == 127 and name == "int8_static"
+    module = OnnxModule(quantized, threads=RUNTIME.threads, fused=not written)
     with torch.inference_mode():
         expected = network(inputs)
-        off = (module(inputs) - expected).abs().mean() / expected.abs().mean()
-    assert off < most_off
+        off = float((module(inputs) - expected).abs().mean() / expected.abs().mean())
+        margin = rounding_share(network, inputs, largest, activations=name == "int8_static")
+    assert 0 < off < margin
     assert evaluate(module, val).accuracy >= evaluate(network, val).accuracy - 0.03
 
 
-def test_int8_is_qdq_with_a_scale_for_each_channel(trained):
-    _, data = trained
+def int8(data, images, **changes):
     method = plugins.load("quantize", "int8_static")
-    options = parse(method.Options, METHODS["int8_static"][0][0], "int8_static")
-    model = onnx.load_from_string(method.quantize(data, calibration_images(striped(64), 64, 0), options))
-    kinds = {node.op_type for node in model.graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    return method.quantize(data, images, parse(method.Options, INT8 | changes, "int8_static"))
+
+
+def stored_weights(data):
+    """The integers (outputs, ...) and scales of every weight of an int8 model, a bias left out."""
+    model = onnx.load_from_string(data)
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    weights = [
-        node
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in tensors and tensors[node.input[0]].ndim == 4
-    ]
-    assert weights
-    for node in weights:
-        values, scales = tensors[node.input[0]], tensors[node.input[1]]
+    made = [node.input for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in tensors]
+    return [(tensors[values], tensors[scales]) for values, scales, _ in made if tensors[values].ndim > 1]
+
+
+def test_int8_is_qdq_with_a_scale_for_each_channel(trained):
+    data = int8(trained[1], calibration_images(striped(64), 64, 0))
+    assert {"QuantizeLinear", "DequantizeLinear"} <= set(kinds(onnx.load_from_string(data)))
+    found = [pair for pair in stored_weights(data) if pair[0].ndim == 4]
+    assert found
+    for values, scales in found:
         assert values.dtype == np.int8
         assert scales.shape == (values.shape[0],)
+
+
+@pytest.mark.parametrize(("reduce_range", "fits"), [(True, True), (False, False)])
+def test_two_products_fit_in_16_bits_only_with_weights_of_7(trained, reduce_range, fits):
+    """Without VNNI x86-64 adds two products of an activation, up to 255, and a weight in 16 bits."""
+    data = int8(trained[1], calibration_images(striped(64), 64, 0), reduce_range=reduce_range)
+    largest = max(int(np.abs(values.astype(int)).max()) for values, _ in stored_weights(data))
+    assert (2 * 255 * largest <= 2**15 - 1) == fits
+
+
+def test_int8_with_weights_of_7_bits_computes_what_it_says(trained):
+    images = calibration_images(striped(64), 64, 0)
+    data = int8(trained[1], images)
+    module, written = OnnxModule(data, threads=1), OnnxModule(data, threads=1, fused=False)
+    assert fused_difference(module, written, images) < MOST_DIFFERENT
+
+
+def kinds(model):
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def optimized(data, path):
+    """The operators that onnxruntime runs, by count."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return kinds(onnx.load(path))
+
+
+def test_int8_leaves_no_layer_in_fp32(trained, tmp_path):
+    data = int8(trained[1], calibration_images(striped(64), 64, 0))
+    runs = optimized(data, tmp_path / "optimized.onnx")
+    written = kinds(onnx.load_from_string(data))
+    assert runs["QLinearConv"] == written["Conv"]
+    assert runs["QLinearAdd"] == written["Add"]
+    assert not {"Conv", "FusedConv", "Add", "MaxPool", "Gemm"} & set(runs)
+
+
+@pytest.mark.parametrize("options", [{"bits": 8, "block": 0}, {"bits": 4, "block": 32}], ids=str)
+def test_a_model_of_fewer_bits_a_weight_runs_as_its_parent_does(trained, tmp_path, options):
+    data = weights.quantize(trained[1], np.zeros(0), weights.Options(**options))
+    assert optimized(data, tmp_path / "quantized.onnx") == optimized(trained[1], tmp_path / "parent.onnx")
+
+
+@pytest.mark.parametrize("kind", ["Gemm transposed", "Conv"])
+@pytest.mark.parametrize("reduce_range", [True, False])
+def test_int8_of_one_layer_is_off_by_no_more_than_its_steps(kind, reduce_range):
+    rows = np.random.default_rng(0).normal(size=(17, 27)).astype(np.float32)
+    images = np.random.default_rng(1).normal(size=(64, 3, 3, 3)).astype(np.float32)
+    data = int8(one_layer(kind, rows), images, reduce_range=reduce_range)
+    ((_, scales),) = stored_weights(data)
+    inputs = images.reshape(64, -1)
+    expected = inputs @ rows.T
+    # Half a step of each weight; a whole one of the activations, since their zero is rounded to an integer too.
+    weight, image, logit = scales / 2, np.ptp(inputs) / 255, np.ptp(expected) / 255
+    most = np.abs(inputs).sum(1)[:, None] * weight + image * np.abs(rows).sum(1) + 27 * image * weight + logit
+    module = OnnxModule(data, threads=1, fused=reduce_range)  # 8 bits may overflow in the integer kernels
+    off = np.abs(module(torch.from_numpy(images)).numpy() - expected)
+    assert off.max() > 0
+    assert (off <= most + 1e-4).all()
+
+
+def test_the_difference_is_relative_to_what_is_written():
+    images = np.ones((8, 3, 2, 2), np.float32)
+    logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    same, scaled = (lambda _: logits), (lambda _: 1.25 * logits)
+    assert fused_difference(same, same, images) == 0
+    assert fused_difference(scaled, same, images) == pytest.approx(0.25)
+    assert fused_difference(same, scaled, images) == pytest.approx(0.2)
 
 
 def weights_of(data):
@@ -104,9 +216,12 @@ def test_4_bits_are_for_wide_layers_and_8_for_narrow_ones(trained, block):
         stored = tensors[f"{name}_int{bits}"]
         assert name not in tensors
         assert stored.data_type == (onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8)
-        assert len(stored.raw_data) == (values.size + 1) // 2 if bits == 4 else values.size
-        blocks = -(-values[0].size // block) if block else 1
-        assert list(tensors[f"{name}_scale"].dims) == [len(values), blocks][: 2 if block else 1]
+        width = min(block, values[0].size) or values[0].size
+        blocks = -(-values[0].size // width)
+        count = len(values) * blocks * width  # zeros fill the last block
+        assert list(stored.dims) == [len(values), blocks, width]
+        assert len(stored.raw_data) == ((count + 1) // 2 if bits == 4 else count)
+        assert list(tensors[f"{name}_scale"].dims) == [len(values), blocks, 1]
         seen.add(bits)
     assert 4 in seen
     assert initializer_bytes(data) == sum(len(t.raw_data) for t in weights_of(data)[1].values())
@@ -121,7 +236,7 @@ def test_weights_are_dequantized_to_the_nearest_multiples_of_their_scales(kind, 
     images = np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float32)
     data = one_layer(kind, rows)
     grid, scales = weights.round_to_grid(rows, bits, min(block, 27) or 27)
-    nearest = grid * np.repeat(scales, min(block, 27) or 27, axis=1)[:, :27]
+    nearest = (grid * scales).reshape(17, -1)[:, :27]
     assert np.abs(nearest - rows).max() <= scales.max() / 2 + 1e-6
     assert np.abs(grid).max() == 2 ** (bits - 1) - 1
     quantized = weights.quantize(data, np.zeros(0), weights.Options(bits=bits, block=block))

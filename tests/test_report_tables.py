@@ -46,6 +46,17 @@ def test_summary_tells_the_deviation_of_several_seeds(tmp_path: Path) -> None:
     assert (row["n_seeds"], row["val_acc_std"]) == (3, 0.0021)
 
 
+def test_models_at_chance_are_named(tmp_path: Path) -> None:
+    params = sample_params()
+    made = write_metrics(tmp_path, params)
+    for model_id, above in (("train/plain_cnn", -0.001), ("distill/plain_kd", 0.001), ("prune/main", 0.0)):
+        write(tmp_path, model_id, made[model_id] | {"chance_acc": made[model_id]["val_acc"] - above})
+    write_report(tmp_path, collect(tmp_path, params.items(), params.final))
+    text = (tmp_path / "metrics/summary.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if "No better than naming one class" in line]
+    assert line.endswith("of no use as they are: train/plain_cnn, prune/main.")
+
+
 def test_removed_variants_vanish_from_every_table(tmp_path: Path) -> None:
     params = sample_params()
     write_metrics(tmp_path, params)

@@ -147,13 +147,21 @@ def test_repeats_and_conflicts_are_counted():
 
 def test_a_class_missing_in_a_split_is_named_with_the_counts():
     ready = {"train": split([1, 2, 3], [0, 1, 0]), "val": split([4], [0])}
-    with pytest.raises(DataError, match=r"val: no image of class b \(found: a 1, b 0\)"):
+    expected = r"val: no image of class b \(found: a 1, b 0\), and every split needs each class; add images of it there"
+    with pytest.raises(DataError, match=expected):
         separate(ready, CLASSES, DATA)
 
 
 def test_a_class_of_one_picture_cannot_be_split():
-    with pytest.raises(DataError, match="no image of class b"):
-        separate({"train": split([1, 2, 3, 4, 9], [0, 0, 0, 0, 1])}, CLASSES, DATA)
+    whole = {"train": split([1, 2, 3, 4, 9, 9], [0, 0, 0, 0, 1, 1])}
+    with pytest.raises(
+        DataError, match=r"val: no image of class b .* drawn from train \(data\.val_share in params\.yaml\)"
+    ):
+        separate(whole, CLASSES, DATA)
+    with pytest.raises(
+        DataError, match=r"no image of class b .* drawn from train \(data\.test_share in params\.yaml\)"
+    ):
+        separate(whole | {"val": split([5, 6], [0, 1])}, CLASSES, DATA.model_copy(update={"test_share": 0.1}))
 
 
 def test_a_label_out_of_range_is_an_error():

@@ -96,7 +96,8 @@ def test_one_param_changed_is_named_with_its_stages(project):
     project.edit(lambda params: params["distill"]["kd"]["method_options"].update(weight=0.2))
     project.commit("a param, and no run")
     assert findings(project) == {
-        "params.yaml: distill.kd.method_options.weight changed from 0.7 to 0.2 since distill@kd, aggregate ran"
+        "params.yaml: changed since check ran",
+        "params.yaml: distill.kd.method_options.weight changed from 0.7 to 0.2 since distill@kd, aggregate ran",
     }
 
 
@@ -117,7 +118,7 @@ def test_code_that_changes_one_weight_is_within_tolerance_and_named(project):
     project.commit("one weight, and no run")
     code, document, _ = verify(project, "--stage", "train/student_alone")
     assert (code, document["verdict"], document["first_diverged"]) == (3, "within tolerance", "train@student_alone")
-    prepare, train = document["stages"]
+    _, prepare, train = document["stages"]
     assert prepare["verdict"] == "bit-exact"
     assert train["changed"] == ["src/netpress/artifacts.py changed"]
     assert {o["path"]: o["verdict"] for o in train["outputs"]} == {

@@ -131,6 +131,8 @@ def model(project):
         mean=[0.0],
         std=[1.0],
         quantized=False,
+        epochs=1,
+        data_sha256="0" * 64,
         params=1,
         macs=1,
         weight_bytes=4,
@@ -262,19 +264,18 @@ def test_imports_are_followed_through_packages_and_not_beyond(tmp_path):
     }.items():
         files.write_text(package / name, text)
     files.write_text(tmp_path / "stages/s.py", "import netpress.a as x\n")
-    found = local_imports(tmp_path / "stages/s.py", tmp_path / "src")
+    found = local_imports([tmp_path / "stages/s.py"], tmp_path / "src")
     assert {path.relative_to(package).as_posix() for path in found} == {"a.py", "sub/__init__.py", "sub/b.py"}
     stage = {"cmd": "python stages/s.py", "deps": ["stages/s.py", "src/netpress/a.py", "src/netpress/unused.py"]}
     assert missing_deps(tmp_path, stage) == ["src/netpress/sub/__init__.py", "src/netpress/sub/b.py"]
     assert needless_deps(tmp_path, stage) == ["src/netpress/unused.py"]
 
 
-def status_of(monkeypatch, root, status):
-    monkeypatch.setattr(quick_graph, "changed_stages", lambda _: status)
+def status_of(root, status):
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, root / name)
     lock = {name: quick_graph_entry(root) for name in quick_graph._expanded(root)}
-    return quick_graph.lock_findings(root, lock)
+    return quick_graph.lock_findings(root, lock, status)
 
 
 def quick_graph_entry(root):
@@ -285,7 +286,7 @@ def quick_graph_entry(root):
     return Entry("cmd", {}, {"train.large_cnn": params["train"]["large_cnn"] | {"epochs": 99}}, {})
 
 
-def test_what_is_not_pulled_is_no_finding(monkeypatch, tmp_path):
+def test_what_is_not_pulled_is_no_finding(tmp_path):
     status = {
         "prepare": [{"changed outs": {"data/prepared": "not in cache"}}],
         "train@large_cnn": [
@@ -293,10 +294,10 @@ def test_what_is_not_pulled_is_no_finding(monkeypatch, tmp_path):
             {"changed outs": {"models/train/large_cnn": "deleted"}},
         ],
     }
-    assert status_of(monkeypatch, tmp_path, status) == []
+    assert status_of(tmp_path, status) == []
 
 
-def test_dvcs_words_become_findings_with_file_key_and_stages(monkeypatch, tmp_path):
+def test_dvcs_words_become_findings_with_file_key_and_stages(tmp_path):
     status = {
         "train@large_cnn": [
             {"changed deps": {"stages/train.py": "modified", "params.yaml": {"train.large_cnn": "modified"}}},
@@ -306,7 +307,7 @@ def test_dvcs_words_become_findings_with_file_key_and_stages(monkeypatch, tmp_pa
         "train@plain_cnn": [{"changed deps": {"stages/train.py": "modified", "src/netpress/engine.py": "deleted"}}],
         "aggregate": [{"changed command": "changed command"}],
     }
-    found = {f"{f.where}: {f.text}" for f in status_of(monkeypatch, tmp_path, status)}
+    found = {f"{f.where}: {f.text}" for f in status_of(tmp_path, status)}
     assert found == {
         "stages/train.py: changed since train@large_cnn, train@plain_cnn ran",
         "params.yaml: train.large_cnn.epochs changed from 99 to 14 since train@large_cnn ran",
@@ -317,13 +318,12 @@ def test_dvcs_words_become_findings_with_file_key_and_stages(monkeypatch, tmp_pa
     }
 
 
-def test_stages_that_never_ran_and_entries_of_none_are_found(monkeypatch, tmp_path):
-    monkeypatch.setattr(quick_graph, "changed_stages", lambda _: {})
+def test_stages_that_never_ran_and_entries_of_none_are_found(tmp_path):
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
     lock = {name: quick_graph_entry(tmp_path) for name in quick_graph._expanded(tmp_path)}
     lock["train@gone"] = lock.pop("train@large_cnn")
-    assert places(quick_graph.lock_findings(tmp_path, lock)) == [
+    assert places(quick_graph.lock_findings(tmp_path, lock, {})) == [
         ("error", "dvc.lock: train@large_cnn"),
         ("warning", "dvc.lock: train@gone"),
     ]

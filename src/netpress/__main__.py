@@ -4,20 +4,28 @@ Every command acts on the nearest folder at or above the current one that holds 
 """
 
 import argparse
+import importlib.metadata
+import platform
 import sys
 
 from netpress.base.script import guarded
 from netpress.cli import doctor, predict, report, use, verify
 
 COMMANDS = {"use": use, "doctor": doctor, "report": report, "verify": verify, "predict": predict}
+#: Packages named by --version, the first of them this one.
+PACKAGES = ("netpress", "torch", "dvc")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command that `argv` (default: the command line) names; return its exit code."""
+    """Run the command that `argv` (default: the command line) names; return its exit code.
+
+    Without a command the help is printed.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m netpress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="store_true", help="print the versions of netpress, torch, dvc and Python")
+    commands = parser.add_subparsers(metavar="COMMAND")
     for name, module in COMMANDS.items():
         doc = module.__doc__ or ""
         command = commands.add_parser(
@@ -29,7 +37,25 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    if args.version:
+        print(versions())
+        return 0
+    if "run" not in args:
+        parser.print_help()
+        return 0
     return guarded(lambda: args.run(args))
+
+
+def versions() -> str:
+    """Return the versions that a report of a fault should name; nothing is imported for it."""
+    return ", ".join([*(f"{name} {_version(name)}" for name in PACKAGES), f"Python {platform.python_version()}"])
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[a-z]+\.[a-z]+$")]
 
 
 class Spec(Strict):
-    """What is needed to rebuild a model and to feed it."""
+    """What is needed to rebuild a model and to feed it.
+
+    `epochs` are those that the weights were trained for, the parent's among them where the weights come from it;
+    `data_sha256` says which images they were trained and validated on, see `Manifest.data_sha256`.
+    """
 
     model_id: str
     seed: int
@@ -47,6 +51,8 @@ class Spec(Strict):
     mean: list[float]
     std: list[float]
     quantized: bool
+    epochs: int
+    data_sha256: str
     params: int
     macs: int
     weight_bytes: int

@@ -12,11 +12,12 @@ from torch import nn
 
 from netpress import artifacts, environment, reader
 from netpress.artifacts import Loaded, Spec
-from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.errors import ArtifactError, ConfigError, ParamsError
 from netpress.base.files import sha256_bytes
 from netpress.base.project import PREPARED, model_folder
-from netpress.config import Recipe, Runtime, VariantConfig, parent_of
-from netpress.data.batches import DeviceSplit
+from netpress.base.schema import AUTO
+from netpress.config import RECIPE_KEYS, Recipe, Runtime, VariantConfig, parent_of
+from netpress.data.batches import DeviceSplit, enough_epochs, sized
 from netpress.data.prepared import Manifest, load_manifest, load_split
 from netpress.environment import Environment
 from netpress.store import code_hashes, of_members
@@ -48,6 +49,11 @@ class Bench:
     code: dict[str, str]
     environment: Environment
     start: Start | None = None
+
+    @property
+    def key(self) -> str:
+        """The dotted key of the variant's item."""
+        return "prune" if self.model_id == "prune/main" else self.model_id.replace("/", ".")
 
     @property
     def item(self) -> Any:
@@ -111,8 +117,48 @@ def open_bench(root: Path, stage: str, variant: str) -> Bench:
         parents = {seed: artifacts.read_spec(_parent_folder(root, item, seed)) for seed in variant_config.seeds}
     code = code_hashes(root / "stages" / f"{'prune' if stage == 'prune_sweep' else stage}.py")
     manifest = load_manifest(root / PREPARED)
+    for parent in parents.values():
+        require_same_data(parent, manifest)
     here = environment_of(variant_config.runtime, device)
-    return Bench(root, f"{stage}/{variant}", variant_config, manifest, device, parents, code, here)
+    config = fitted(variant_config, sum(manifest.counts["train"]))
+    return Bench(root, f"{stage}/{variant}", config, manifest, device, parents, code, here)
+
+
+def fitted(config: VariantConfig, images: int) -> VariantConfig:
+    """Return `config` with the batch sizes and epochs that its recipes mean for `images` training images."""
+    changes: dict[str, Any] = {}
+    for key, epochs_key in zip(RECIPE_KEYS, ("epochs", "control_epochs"), strict=True):
+        if recipe := getattr(config, key):
+            recipe = sized(recipe, images)
+            changes[key] = recipe
+            stated = getattr(config.item, epochs_key)
+            if stated != AUTO:
+                item = changes.get("item", config.item)
+                changes["item"] = item.model_copy(update={epochs_key: enough_epochs(recipe, stated, images)})
+    return config.model_copy(update=changes)
+
+
+def require_same_data(spec: Spec, manifest: Manifest) -> None:
+    """Raise unless the model of `spec` was trained and validated on the images that `manifest` describes.
+
+    Otherwise images that it was trained on may be among those on which its children are judged.
+
+    Raises:
+        ArtifactError: names the model, how the data differ, and the way out.
+    """
+    if spec.data_sha256 == manifest.data_sha256:
+        return
+    size = manifest.resolution
+    differences = [
+        f"{spec.height}x{spec.width} pixels and not {size}x{size}" if (spec.height, spec.width) != (size, size) else "",
+        f"{spec.in_channels} channels and not {manifest.channels}" if spec.in_channels != manifest.channels else "",
+        "other classes" if spec.classes != list(manifest.classes) else "",
+    ]
+    how = ", ".join(filter(None, differences)) or "other images, or another split of them"
+    raise ArtifactError(
+        f"models/{spec.model_id} (seed {spec.seed}) was made with other data than those in {PREPARED.as_posix()}: "
+        f"{how}; run 'dvc repro' to train it again on these, or set the section data of params.yaml back"
+    )
 
 
 def _parent_folder(root: Path, item: Any, seed: int) -> Path:
@@ -126,14 +172,15 @@ def set_up(runtime: Runtime) -> torch.device:
     """Fix threads and algorithms, so that the same commit gives the same bits; return the device.
 
     Raises:
-        ConfigError: CUDA is asked for and there is none.
+        ParamsError: CUDA is asked for and there is none.
     """
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto")
+        text = "runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto"
+        raise ParamsError([("runtime.device", text)])
     if runtime.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from netpress.base import plugins
-from netpress.base.errors import ConfigError
+from netpress.base.errors import ParamsError
 from netpress.base.schema import parse
 from netpress.measure import count_params
 
@@ -23,9 +23,7 @@ MAX_ROUNDS = 100
 def importance_of(method_name: str, method_options: dict[str, Any]) -> Callable[..., Any]:
     """Return the method's score of a group of channels."""
     method = plugins.load("prune", method_name)
-    score: Callable[..., Any] = method.importance(
-        parse(method.Options, method_options, f"{method_name}.method_options")
-    )
+    score: Callable[..., Any] = method.importance(parse(method.Options, method_options, "method_options"))
     return score
 
 
@@ -42,7 +40,7 @@ def remove_channels(
         importance: a group -> one score a channel.
 
     Raises:
-        ConfigError: `round_to` above 1 for a network with grouped convolutions, where it has no meaning.
+        ParamsError: `round_to` above 1 for a network with grouped convolutions, where it has no meaning.
 
     Returns:
         For each layer that lost outputs, their indices in the layer as it was.
@@ -51,7 +49,8 @@ def remove_channels(
 
     grouped = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and 1 < m.groups < m.in_channels]
     if round_to > 1 and grouped:
-        raise ConfigError(f"round_to = {round_to}: allowed is 1 for networks with grouped convolutions ({grouped[0]})")
+        text = f"round_to = {round_to}: must be 1 for a network with grouped convolutions, such as {grouped[0]}"
+        raise ParamsError([("round_to", text)])
     names = {module: name for name, module in network.named_modules()}
     classifier = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     for parameter in network.parameters():
@@ -79,21 +78,26 @@ def plan_rounds(
     """Return the parameters left after each round, found on a copy: how many channels go does not depend on training.
 
     Raises:
-        ConfigError: `until` cannot be reached.
+        ParamsError: `until` cannot be reached.
     """
     draft = copy.deepcopy(network)
     start = count_params(draft)
     left = [start]
     while left[-1] >= until * start:
-        remove_channels(draft, example, rate, round_to, importance)
+        stuck = (
+            f"until = {until}: rate {rate} with round_to {round_to} removes no further channel at "
+            f"{left[-1] / start:.3f} of the parameters; raise until or rate, or lower round_to"
+        )
+        try:
+            remove_channels(draft, example, rate, round_to, importance)
+        except IndexError:  # torch-pruning's, where a group of channels has one channel left
+            raise ParamsError([("until", stuck)]) from None
         if count_params(draft) == left[-1]:
-            raise ConfigError(
-                f"rate {rate} with round_to {round_to} removes no further channel at {left[-1] / start:.0%} of the "
-                f"parameters, above until {until:.0%}; raise rate or until, or lower round_to"
-            )
+            raise ParamsError([("until", stuck)])
         left.append(count_params(draft))
         if len(left) > MAX_ROUNDS:
-            raise ConfigError(f"rate {rate} takes over {MAX_ROUNDS} rounds to reach {until:.0%}; raise rate or until")
+            text = f"rate = {rate}: takes over {MAX_ROUNDS} rounds to reach until = {until}; raise rate or until"
+            raise ParamsError([("rate", text)])
     return left[1:]
 
 
@@ -101,10 +105,14 @@ def share_epochs(total: int, rounds: int) -> list[int]:
     """Share the fine-tuning epochs of a curve among its rounds as evenly as whole numbers allow, the first most.
 
     Raises:
-        ConfigError: there are fewer epochs than rounds.
+        ParamsError: there are fewer epochs than rounds.
     """
     if total < rounds:
-        raise ConfigError(
-            f"epochs = {total} cannot be shared among {rounds} rounds of pruning; allowed: {rounds} or more"
-        )
+        raise too_few_epochs(total, f"{rounds} rounds")
     return [total // rounds + (k < total % rounds) for k in range(rounds)]
+
+
+def too_few_epochs(total: int, rounds: str) -> ParamsError:
+    """Return the error of a curve with fewer epochs than `rounds`, such as `3 rounds`."""
+    text = f"the curve takes {rounds}, each of an epoch or more; raise epochs, or raise rate or until for fewer rounds"
+    return ParamsError([("epochs", f"epochs = {total}: {text}")])

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from netpress.base.project import MODEL_STAGES
-from netpress.base.schema import Strict
+from netpress.base.schema import OrAuto, Strict
 
 # Names become names of files, hence the length.
 Name = Annotated[
@@ -17,8 +17,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MODEL_ID_HELP = "a model id such as train/resnet18_strong"
 MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
 MAX_OPTIONS = 100
-#: The `init` that asks for torchvision's weights.
-IMAGENET = "imagenet"
+#: The `init` of a network from scratch, and the one that asks for torchvision's weights.
+NONE, IMAGENET = "none", "imagenet"
 #: Keys of an item that name a recipe.
 RECIPE_KEYS = ("recipe", "control_recipe")
 
@@ -102,7 +102,10 @@ class Recipe(Strict):
     weight_decay: float = Field(ge=0, lt=1)
     schedule: Literal["one_cycle", "cosine"]
     warmup: float = Field(ge=0, lt=1, description="share of all steps in which the learning rate rises")
-    batch_size: int = Field(ge=2, le=65536)
+    batch_size: Annotated[int, OrAuto] = Field(
+        ge=2, le=65536, description="images, or auto: 16 to 128, so that an epoch has 32 steps if it can"
+    )
+    min_steps: int = Field(ge=0, le=10_000_000, description="epochs are added until there are that many steps")
     label_smoothing: float = Field(ge=0, lt=1)
     clip_norm: float = Field(ge=0, le=1_000_000, description="largest norm of the gradient; 0 is off")
     average: Share = Field(description="decay a step of the running average of the weights that is kept; 0 is off")
@@ -179,7 +182,9 @@ class Prune(Item):
         max_length=MAX_ENTRIES, description="rounds that get a control; [] for the last"
     )
     control_recipe: Name
-    control_epochs: Epochs
+    control_epochs: Annotated[int, OrAuto] = Field(
+        ge=1, le=100_000, description="or auto: what the parent and the fine-tuning up to that round had together"
+    )
 
 
 class Quantize(Item):

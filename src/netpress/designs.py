@@ -52,5 +52,5 @@ def fit_and_save(
     history = fit(network, *splits, schedule, bench.config.runtime, label, objective, work.checkpoint("fit"))
     method = getattr(item, "method", None)
     found = evidence(network, *splits, teacher.network if teacher else None)
-    made = Made(network, history, item.arch, item.options, [], method, teacher, found)
+    made = Made(network, history, item.arch, item.options, [], method, teacher, len(history), found)
     return save(bench, work.models / f"seed_{seed}", seed, made)

@@ -29,7 +29,7 @@ def distill_student(bench: Bench) -> None:
     def make(seed: int, work: Workspace) -> dict[str, Any]:
         teacher = bench.parent(seed)
         student = fresh_network(bench.item, bench.manifest, seed)
-        refuse_larger_student(bench.item, count_params(student), teacher.spec.params, bench.model_id)
+        refuse_larger_student(bench.item, count_params(student), teacher.spec.params)
         objective = taught_by(teacher.network.to(bench.device), bench.item, bench.config.runtime)
         return fit_and_save(bench, work, seed, student, splits, teacher, objective)
 
@@ -42,7 +42,7 @@ def taught_by(teacher: nn.Module, item: Distill, runtime: Runtime) -> Objective:
     Beyer et al., A good teacher is patient and consistent, https://arxiv.org/abs/2106.05237.
     """
     method = plugins.load("distill", item.method)
-    options = parse(method.Options, item.method_options, f"{item.method}.method_options")
+    options = parse(method.Options, item.method_options, "method_options")
     teacher.eval().to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
 
     def objective(batch: Batch, logits: Tensor) -> Tensor:

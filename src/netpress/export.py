@@ -1,13 +1,18 @@
 """ONNX: the form in which models are shipped and their sizes compared across families."""
 
+import json
 import logging
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from netpress.artifacts import Spec
 
 #: Largest accepted difference between a network's logits and its ONNX file's, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -47,7 +52,7 @@ def export_onnx(network: nn.Module, in_channels: int, height: int, width: int) -
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Drop stack traces, docs and annotations: they carry the clone's path and would change the hash."""
+    """Drop stack traces, docs and annotations, which carry the clone's path, and what `with_metadata` has written."""
     import onnx
 
     model = onnx.load_from_string(data)
@@ -63,18 +68,50 @@ def without_metadata(data: bytes) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-class OnnxModule(nn.Module):
-    """A module whose forward runs an ONNX model on the CPU: (N, C, H, W) float32 -> (N, classes) float32."""
+def with_metadata(data: bytes, spec: "Spec") -> bytes:
+    """Write into an ONNX file how it is fed and what its outputs mean, for someone who has nothing but the file."""
+    import onnx
 
-    def __init__(self, data: bytes, threads: int) -> None:
+    model = onnx.load_from_string(data)
+    onnx.helper.set_model_props(model, feeding(spec))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def feeding(spec: "Spec") -> dict[str, str]:
+    """Return how a model is fed: text by key, lists in JSON."""
+    return {
+        "alpha": "composited on white",
+        "channel_order": "grey" if spec.in_channels == 1 else "RGB",
+        "classes": json.dumps(spec.classes, ensure_ascii=False),
+        "exif_orientation": "applied",
+        "height": str(spec.height),
+        "layout": "NCHW",
+        "mean": json.dumps(spec.mean),
+        "model_id": spec.model_id,
+        "normalization": "(pixel / 255 - mean) / std, for each channel",
+        "output": "logits, one for each class; their softmax are probabilities",
+        "resize": "shorter side to the model's size, bilinear with antialiasing; then the centre is cropped",
+        "std": json.dumps(spec.std),
+        "width": str(spec.width),
+    }
+
+
+class OnnxModule(nn.Module):
+    """A module whose forward runs an ONNX model on the CPU: (N, C, H, W) float32 -> (N, classes) float32.
+
+    `fused=False` runs the graph as it is written, operator by operator, without onnxruntime's optimizations, which
+    replace quantized operators by integer kernels.
+    """
+
+    def __init__(self, data: bytes, threads: int, fused: bool = True) -> None:
         super().__init__()
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Else onnxruntime may round what is multiplied with quantized weights to 8 bits, where that is faster.
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        if not fused:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own error types derive from RuntimeError and Exception alike

@@ -1,7 +1,8 @@
 """Low-rank factorization of a trained network's convolutions.
 
 A method is a file with `Options` and `factorize(conv, options)`, which returns a chain of convolutions
-that approximates `conv`, or None where the layer stays as it is.
+that approximates `conv`, or None where the layer stays as it is; `KNOB` is the option to change where all layers stay,
+and how.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from netpress.base import plugins
-from netpress.base.errors import ConfigError
+from netpress.base.errors import ParamsError
 from netpress.base.schema import parse
 from netpress.bench import Bench
 from netpress.engine import Schedule, fit
@@ -34,7 +35,8 @@ def factorize_model(bench: Bench) -> None:
         history = fit(network, train, val, schedule, bench.config.runtime, label, checkpoint=work.checkpoint("fit"))
         edits = [*parent.spec.edits, edit]
         found = evidence(network, train, val)
-        made = Made(network, history, parent.spec.arch, parent.spec.options, edits, item.method, parent, found)
+        arch, options, epochs = parent.spec.arch, parent.spec.options, parent.spec.epochs + len(history)
+        made = Made(network, history, arch, options, edits, item.method, parent, epochs, found)
         metrics = save(bench, work.models / f"seed_{seed}", seed, made)
         return metrics | {"val_acc_before_tuning": before.accuracy}
 
@@ -45,14 +47,17 @@ def factorize_network(network: nn.Module, method_name: str, method_options: dict
     """Replace convolutions of `network` in place by chains, and return the edit that says which.
 
     Raises:
-        ConfigError: the method leaves every layer as it is.
+        ParamsError: the method leaves every layer as it is.
     """
     method = plugins.load("lowrank", method_name)
-    options = parse(method.Options, method_options, f"{method_name}.method_options")
+    options = parse(method.Options, method_options, "method_options")
     convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     chains = {name: chain for name, conv in convs.items() if (chain := method.factorize(conv, options)) is not None}
     if not chains:
-        raise ConfigError(f"{method_name} finds no convolution to factorize among {len(convs)}; allow narrower layers")
+        knob, how = method.KNOB
+        key, widest = f"method_options.{knob}", max(min(conv.in_channels, conv.out_channels) for conv in convs.values())
+        text = f"{method_name} leaves all {len(convs)} convolutions as they are, the widest has {widest} channels"
+        raise ParamsError([(key, f"{key} = {method_options.get(knob)}: {text}; {how}")])
     for name, chain in chains.items():
         replace_layer(network, name, chain)
     return sequence_edit(chains)

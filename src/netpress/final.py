@@ -6,7 +6,7 @@ from typing import Any
 
 from netpress import artifacts, environment
 from netpress.base.project import PREPARED, model_folder
-from netpress.bench import device_split, environment_of, set_up
+from netpress.bench import device_split, environment_of, require_same_data, set_up
 from netpress.config import Runtime
 from netpress.data.prepared import load_manifest
 from netpress.measure import evaluate
@@ -26,6 +26,7 @@ def measure_on_test(root: Path, model_id: str, runtime: Runtime) -> None:
     folder = model_folder(root, model_id)
     for seed in artifacts.read_seeds(folder):
         loaded = artifacts.load(artifacts.seed_folder(folder, seed))
+        require_same_data(loaded.spec, manifest)
         hashes.append(loaded.spec.weights_sha256)
         if split is not None:
             accuracies.append(evaluate(loaded.network.to(device), split, f"test of {model_id} seed {seed}").accuracy)

@@ -2,17 +2,15 @@
 
 import functools
 import json
-import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netpress.base import params_file, plugins
+from netpress.base import params_file
 from netpress.base.errors import ParamsError
 from netpress.base.params_file import Document
 from netpress.base.project import MODEL_STAGES
-from netpress.base.schema import parse
 from netpress.config import (
     IMAGENET,
     ITEM_TYPES,
@@ -20,17 +18,28 @@ from netpress.config import (
     Data,
     Distill,
     Params,
+    Prune,
     parent_of,
 )
-from netpress.reader import check_imagenet, check_recipe, refuse_larger_student
+from netpress.reader import (
+    check_imagenet,
+    check_model_id,
+    check_parent,
+    check_recipe,
+    check_root,
+    check_source,
+    member_checks,
+    models_named,
+    parent_key,
+    refuse_larger_student,
+    without_round,
+)
 
-#: Folders that stages write.
-WRITTEN = ("data/prepared", "models", "metrics", "plots")
 Faults = list[tuple[str, str]]
 
 
 def load_checked(path: Path) -> Params:
-    """Read params.yaml and validate all of it, as `prepare`, `doctor` and `make repro` do before any work.
+    """Read params.yaml and validate all of it; `checks.check_project` also looks at what it names on disk.
 
     Raises:
         ConfigError: a line for every fault of the file, with its place.
@@ -55,26 +64,27 @@ def checked(document: Document) -> Params:
     Where one section is faulty, the others are checked all the same.
     """
     faults: Faults = []
-    params = _collect(faults, lambda: document.whole(Params))
-    data = params.data if params else _collect([], lambda: document.section(Data, "data"))
+    params = collect(faults, lambda: document.whole(Params))
+    data = params.data if params else collect([], lambda: document.section(Data, "data"))
     known = Known(params.items(), frozenset(MODEL_STAGES), params.recipes) if params else _readable(document)
     if data:
-        _collect(faults, lambda: _check_source(data))
-        _collect(faults, lambda: _check_root(data.root))
+        collect(faults, lambda: check_source(data))
+        collect(faults, lambda: check_root(data.root))
     final = document.values.get("final")
     _check(faults, known, final if isinstance(final, list) else [])
     if params:
         for key, model_id in _named_by_report(params):
-            _collect(faults, functools.partial(_check_model_id, model_id, key, key, known))
+            collect(faults, functools.partial(check_model_id, model_id, key, key, known.items, known.stages))
     if params and not faults:
         _check_seeds(faults, params)
         _check_sizes(faults, known.items)
+        _check_curves(faults, params)
     if params is None or faults:
         raise ParamsError(faults)
     return params
 
 
-def _collect(faults: Faults, check: Callable[[], Any]) -> Any:
+def collect(faults: Faults, check: Callable[[], Any]) -> Any:
     """Return what `check` returns; where it raises, add its faults to `faults` and return None."""
     try:
         return check()
@@ -85,12 +95,11 @@ def _collect(faults: Faults, check: Callable[[], Any]) -> Any:
 
 def _readable(document: Document) -> Known:
     """Return what can be read of a file with faults."""
-    items: dict[str, Any] = {}
-    stages = [stage for stage in MODEL_STAGES if isinstance(document.values.get(stage), dict)]
-    for stage in stages:
-        for name in ["main"] if stage == "prune" else document.values[stage]:
-            key = "prune" if stage == "prune" else f"{stage}.{name}"
-            items[f"{stage}/{name}"] = _collect([], functools.partial(document.section, ITEM_TYPES[stage], key))
+    models, stages = models_named(document)
+    items = {
+        model_id: collect([], functools.partial(document.section, ITEM_TYPES[model_id.split("/")[0]], _key(model_id)))
+        for model_id in models
+    }
     recipes = document.values.get("recipes")
     return Known(items, frozenset(stages), recipes if isinstance(recipes, dict) else None)
 
@@ -104,11 +113,12 @@ def _check(faults: Faults, known: Known, final: Sequence[Any]) -> None:
         if len(faults) > params_file.MAX_SHOWN:
             return
         for check in _checks_of(item, _key(model_id), known):
-            _collect(faults, check)
+            collect(faults, check)
     for i, model_id in enumerate(final):
         if isinstance(model_id, str):
-            _collect(faults, functools.partial(_check_model_id, model_id, f"final.{i}", f"final[{i}]", known))
-    _collect(faults, lambda: _check_cycles(known.items))
+            where = f"final.{i}", f"final[{i}]"
+            collect(faults, functools.partial(check_model_id, model_id, *where, known.items, known.stages))
+    collect(faults, lambda: _check_cycles(known.items))
 
 
 def _named_by_report(params: Params) -> Iterator[tuple[str, str]]:
@@ -130,65 +140,12 @@ def _checks_of(item: Any, where: str, known: Known) -> Sequence[Callable[[], Non
     checks: list[Callable[[], None]] = []
     for key in (key for key in RECIPE_KEYS if hasattr(item, key) and known.recipes is not None):
         checks.append(functools.partial(check_recipe, getattr(item, key), known.recipes, where, key))
-    if hasattr(item, "arch"):
-        checks.append(lambda: _check_plugin("models", item.arch, item.options, where, "arch", "options"))
-        if getattr(item, "init", None) == IMAGENET:
-            checks.append(lambda: check_imagenet(item.arch, f"{where}.init"))
-    if hasattr(item, "method"):
-        options = item.method_options
-        checks.append(lambda: _check_plugin(item.family, item.method, options, where, "method", "method_options"))
-    if parent_of(item):
-        checks.append(lambda: _check_parent(item, _parent_key(item, where), known))
+    if item is not None:
+        checks += member_checks(item, where)
+        checks.append(lambda: check_parent(item, where, known.items, known.stages))
+    if getattr(item, "init", None) == IMAGENET:
+        checks.append(lambda: check_imagenet(item.arch, f"{where}.init"))
     return checks
-
-
-def _check_plugin(family: str, name: str, options: Any, where: str, name_key: str, options_key: str) -> None:
-    module = plugins.load(family, name, f"{where}.{name_key}")
-    parse(module.Options, options, f"{where}.{options_key}")
-
-
-def _check_source(data: Data) -> None:
-    known = [name.replace("_", "-") for name in plugins.names("sources")]
-    if data.source not in known:
-        near = plugins.near_or_known(data.source, known)
-        raise ParamsError([("data.source", f"data.source: unknown data source '{data.source[:60]}'{near}")])
-
-
-def _check_root(root: str) -> None:
-    """Raise when the images lie above or in a folder that stages write: the graph would be a circle."""
-    folder = posixpath.normpath(root)
-    above = folder == "." or set(folder.split("/")) == {".."}
-    for written in WRITTEN:
-        if above or f"{written}/".startswith(f"{folder}/") or f"{folder}/".startswith(f"{written}/"):
-            text = f"data.root = {root!r}: the stages write into {written}; put the images into a folder apart from it"
-            raise ParamsError([("data.root", text)])
-
-
-def _parent_key(item: Any, where: str) -> str:
-    return f"{where}.teacher" if isinstance(item, Distill) else f"{where}.from"
-
-
-def _check_parent(item: Any, key: str, known: Known) -> None:
-    parent = parent_of(item) or ""
-    _check_model_id(parent, key, key, known)
-    if parent.startswith("quantize/"):
-        raise ParamsError([(key, f"{key}: '{parent}' is quantized; name the model it was made from")])
-
-
-def _check_model_id(model_id: str, key: str, shown: str, known: Known) -> None:
-    """Raise unless `model_id`, which stands at `key`, is a known model or a round of one."""
-    base = _without_round(model_id)
-    if base.split("/")[0] not in known.stages:
-        return  # no stage at all is the schema's complaint
-    if base not in known.items:
-        near = plugins.near_or_known(base, list(known.items))
-        raise ParamsError([(key, f"{shown}: no model '{model_id[:80]}'{near}")])
-    if base != model_id and not base.startswith(("prune/", "prune_sweep/")):
-        raise ParamsError([(key, f"{shown}: '{model_id[:80]}' names a round, but only pruning has rounds")])
-
-
-def _without_round(model_id: str) -> str:
-    return "/".join(model_id.split("/")[:2])
 
 
 def _check_cycles(items: Mapping[str, Any]) -> None:
@@ -200,10 +157,10 @@ def _check_cycles(items: Mapping[str, Any]) -> None:
         while current is not None and current not in done and current not in path:
             path[current] = None
             parent = parent_of(items.get(current))
-            current = _without_round(parent) if parent else None
+            current = without_round(parent) if parent else None
         if current in path:
             circle = [*path][[*path].index(current) :]
-            key = _parent_key(items[current], _key(current))
+            key = parent_key(items[current], _key(current))
             raise ParamsError([(key, f"{key}: its parents form a circle: {' <- '.join([*circle, current])}")])
         done |= path.keys()
 
@@ -215,7 +172,7 @@ def _check_seeds(faults: Faults, params: Params) -> None:
         parent = parent_of(item)
         if parent is None:
             continue
-        known = items[_without_round(parent)].seeds or params.seeds
+        known = items[without_round(parent)].seeds or params.seeds
         missing = [seed for seed in item.seeds or params.seeds if seed not in known]
         if missing and len(known) > 1:
             key = f"{_key(model_id)}.seeds" if item.seeds else f"{_key(model_id)}"
@@ -226,10 +183,25 @@ def _check_seeds(faults: Faults, params: Params) -> None:
 def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:
     """Add to `faults` students with as many parameters as their teachers, where both can be counted beforehand."""
     for model_id, item in items.items():
-        teacher = items[_without_round(item.teacher)] if isinstance(item, Distill) else None
+        teacher = items[without_round(item.teacher)] if isinstance(item, Distill) else None
         if hasattr(teacher, "arch"):
-            sizes = _count(item), _count(teacher)
-            _collect(faults, functools.partial(refuse_larger_student, item, *sizes, _key(model_id)))
+            try:
+                refuse_larger_student(item, _count(item), _count(teacher))
+            except ParamsError as error:
+                faults += error.below(_key(model_id)).faults
+
+
+def _check_curves(faults: Faults, params: Params) -> None:
+    """Add to `faults` curves with fewer epochs than rounds, where both can be counted beforehand."""
+    from netpress.rounds import check_epochs
+
+    items = params.items()
+    for model_id, item in items.items():
+        if isinstance(item, Prune) and not params.recipes[item.recipe].min_steps:  # which may add epochs
+            try:
+                check_epochs(item, items.get(item.parent), params.data)
+            except ParamsError as error:
+                faults += error.below(_key(model_id)).faults
 
 
 def _count(item: Any) -> int:

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from netpress import artifacts
 from netpress.base import files, plugins
-from netpress.base.errors import ArtifactError, ParamsError
+from netpress.base.errors import ArtifactError
 from netpress.base.project import WEIGHTS
 from netpress.bench import Bench, Start
-from netpress.config import IMAGENET
-from netpress.reader import check_imagenet
+from netpress.config import IMAGENET, NONE
+from netpress.reader import check_imagenet, weights_file
 
-NONE = "none"
 #: Under these keys checkpoints of other programs keep their state dict.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 #: Put before every name by `DataParallel`.
@@ -46,21 +45,6 @@ def with_start(bench: Bench) -> Bench:
     path = _from_torchvision(arch, key) if init == IMAGENET else weights_file(bench.root, init, key)
     sha256 = files.sha256_file(path)
     return replace(bench, start=Start(init, sha256, partial(load_into, path=path, sha256=sha256, arch=arch, key=key)))
-
-
-def weights_file(root: Path, init: str, key: str) -> Path:
-    """Return the file of data/weights that `init`, which stands at `key` of params.yaml, names.
-
-    Raises:
-        ParamsError: it is not there; lists the files that are.
-    """
-    path = root / WEIGHTS / init
-    if not path.is_file():
-        there = (root / WEIGHTS).iterdir() if (root / WEIGHTS).is_dir() else ()
-        known = sorted(entry.name for entry in there if entry.is_file() and not entry.name.startswith("."))
-        text = f"{key}: no file {(WEIGHTS / init).as_posix()}{plugins.near_or_known(init, known)}"
-        raise ParamsError([(key, f"{text}; put or link it there, or set init: none")])
-    return path
 
 
 def load_into(network: nn.Module, path: Path, sha256: str, arch: str, key: str) -> None:

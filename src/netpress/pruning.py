@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from netpress import artifacts
 from netpress.artifacts import Loaded, Spec
 from netpress.base import files
-from netpress.base.errors import ConfigError
+from netpress.base.errors import ParamsError
+from netpress.base.schema import AUTO
 from netpress.bench import Bench
 from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
 from netpress.config import Prune
-from netpress.data.batches import DeviceSplit
+from netpress.data.batches import DeviceSplit, enough_epochs
 from netpress.engine import Schedule, fit
 from netpress.measure import count_params, evaluate, evidence
 from netpress.models import build_edited, layer_sizes, widths_edit
@@ -95,7 +96,8 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     history = fit(network, *curve.splits, schedule, bench.config.runtime, label, checkpoint=checkpoint)
     edits = [*spec.edits, widths_edit(curve.sizes, network)]
     found = evidence(network, *curve.splits) if number == len(curve.epochs) else {}  # of the curve's result alone
-    made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent, found)
+    epochs = spec.epochs + before + len(history)
+    made = Made(network, history, spec.arch, spec.options, edits, item.method, curve.parent, epochs, found)
     metrics = save(bench, place, curve.seed, made, f"{bench.model_id}/round_{number}")
     row = {key: metrics[key] for key in (*ROW, "weights_sha256")} | {
         "round": number,
@@ -111,16 +113,17 @@ def control_rounds(item: Prune, rounds: int) -> set[int]:
     """Return the rounds that get a control, of the `rounds` that the curve has.
 
     Raises:
-        ConfigError: the item names a round that the curve does not reach.
+        ParamsError: the item names a round that the curve does not reach.
     """
     if not item.control:
         return set()
     beyond = [number for number in item.control_rounds if number > rounds]
     if beyond:
-        raise ConfigError(
-            f"control_rounds names round {beyond[0]}, but rate {item.rate} takes {rounds} rounds to until "
-            f"{item.until:.0%}; allowed: 1 to {rounds}, or [] for the last"
+        text = (
+            f"control_rounds = {item.control_rounds}: no round {beyond[0]}, since rate {item.rate} reaches until "
+            f"{item.until} in {rounds}; name rounds 1 to {rounds}, or write [] for the last"
         )
+        raise ParamsError([("control_rounds", text)])
     return set(item.control_rounds) or {rounds}
 
 
@@ -129,7 +132,10 @@ def _train_control(curve: Curve, number: int, place: Path) -> dict[str, Any]:
     bench, spec = curve.bench, artifacts.read_spec(place)
     torch.manual_seed(curve.seed)
     network = build_edited(spec.arch, len(spec.classes), spec.in_channels, spec.options, spec.edits)
-    schedule = Schedule(bench.control_recipe, bench.item.control_epochs, curve.seed)
+    epochs = bench.item.control_epochs
+    if epochs == AUTO:
+        epochs = enough_epochs(bench.control_recipe, spec.epochs, len(curve.splits[0]))
+    schedule = Schedule(bench.control_recipe, epochs, curve.seed)
     label = f"{curve.work.label} control of round {number} ({spec.params:,} parameters)"
     checkpoint = curve.work.checkpoint(f"round_{number}_control_fit")
     runtime = bench.config.runtime

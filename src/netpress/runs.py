@@ -1,5 +1,6 @@
 """What every model stage does with what it makes: each seed once, models saved, metrics written."""
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +14,19 @@ from torch import nn
 from netpress import artifacts, environment
 from netpress.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
 from netpress.base import files
+from netpress.base.errors import ParamsError
 from netpress.base.project import model_folder
 from netpress.bench import Bench
+from netpress.config import NONE
+from netpress.data.batches import batches_per_epoch
+from netpress.data.prepared import Manifest
 from netpress.engine import History
-from netpress.export import export_onnx
+from netpress.export import export_onnx, with_metadata
 from netpress.measure import count_macs, count_params, weight_bytes
 from netpress.store import Workspace, finished_seed
 
+#: With fewer steps than this, networks from scratch are seldom better than chance.
+FEW_STEPS = 200
 #: Accuracy of a pruned shape trained afresh.
 CONTROL = "control_val_acc"
 #: What training varies from seed to seed.
@@ -38,7 +45,7 @@ HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_ac
 
 @dataclass(frozen=True)
 class Made:
-    """A network that a method has made, how, and what was found out about it."""
+    """A network that a method has made, how, and what was found out about it; for `epochs` see `artifacts.Spec`."""
 
     network: nn.Module
     history: History
@@ -47,6 +54,7 @@ class Made:
     edits: list[artifacts.Edit]
     method: str | None
     parent: Loaded | None
+    epochs: int
     evidence: dict[str, Any]
 
 
@@ -60,15 +68,20 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
         make: given a seed and its workspace, writes that seed's models below `work.models` and returns its metrics.
     """
     print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
+    if doubt := few_steps(bench):
+        print(doubt, flush=True)
     folder = model_folder(bench.root, bench.model_id)
     with files.aside_folder(folder) as aside:
         new, rows = aside / "new", []
         for seed in bench.config.seeds:
             fingerprint = bench.fingerprint(seed)
-            rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, partial(make, seed), new))
+            try:
+                rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, partial(make, seed), new))
+            except ParamsError as error:  # of the item's own keys
+                raise error.below(bench.key) from None
         for place in (new, *sorted(new.glob("round_*"))):
             artifacts.write_seeds(place, bench.config.seeds)
-        metrics = over_seeds(rows) | {"seeds": bench.config.seeds}
+        metrics = over_seeds(rows) | {"seeds": bench.config.seeds, "chance_acc": chance(bench.manifest)}
         files.swap(new, folder, aside)
     artifacts.write_metrics(bench.root, bench.model_id, metrics)
     environment.record(bench.root, bench.model_id, metrics["weights_sha256"], bench.environment)
@@ -77,6 +90,35 @@ def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) ->
         f"{metrics['onnx_bytes'] / 1e6:.3f} MB as ONNX",
         flush=True,
     )
+    if metrics["val_acc"] <= metrics["chance_acc"]:
+        print(
+            f"{bench.model_id}  warning: no better than naming one class for every image; train longer or prune less",
+            flush=True,
+        )
+
+
+def few_steps(bench: Bench) -> str:
+    """Return a warning where a network is trained from scratch in fewer than `FEW_STEPS` steps, else nothing."""
+    item, name = bench.item, getattr(bench.item, "recipe", "")
+    if not hasattr(item, "arch") or getattr(item, "init", NONE) != NONE:
+        return ""
+    steps = item.epochs * batches_per_epoch(sum(bench.manifest.counts["train"]), bench.recipe.batch_size)
+    if steps >= FEW_STEPS:
+        return ""
+    return (
+        f"{bench.model_id}  warning: {steps} steps of training in all, where a network from scratch needs some "
+        f"hundreds; raise epochs, lower recipes.{name}.batch_size, or set recipes.{name}.min_steps"
+    )
+
+
+def chance(manifest: Manifest) -> float:
+    """Return the accuracy on the validation images up to which a network may just name one class for every image.
+
+    The share of the largest class, and two standard errors more, since the images are a sample.
+    """
+    counts = manifest.counts["val"]
+    share = max(counts) / sum(counts)
+    return share + 2 * math.sqrt(share * (1 - share) / sum(counts))
 
 
 def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None = None) -> dict[str, Any]:
@@ -88,7 +130,6 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
     onnx = export_onnx(network, in_channels, size, size)
-    contents = {WEIGHTS: artifacts.weights_as_bytes(network), ONNX: onnx, HISTORY: _history_bytes(made.history)}
     spec = Spec(
         model_id=model_id or bench.model_id,
         seed=seed,
@@ -107,12 +148,19 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
         mean=list(data.mean),
         std=list(data.std),
         quantized=False,
+        epochs=made.epochs,
+        data_sha256=data.data_sha256,
         params=count_params(network),
         macs=count_macs(network, in_channels, size, size),
         weight_bytes=weight_bytes(network.state_dict()),
         onnx_bytes=len(onnx),
         sha256={},
     )
+    contents = {
+        WEIGHTS: artifacts.weights_as_bytes(network),
+        ONNX: with_metadata(onnx, spec),
+        HISTORY: _history_bytes(made.history),
+    }
     spec = artifacts.save_model(folder, spec, contents)
     return metrics_of(spec, len(contents[WEIGHTS]), made.history) | made.evidence
 

@@ -19,7 +19,7 @@ from netpress.checkpoint import Checkpoint
 
 STORE = Path(".netpress/runs")
 #: Parts of the package that no trained model depends on.
-UNRELATED = ("cli", "graph.py", "profiles.py", "report", "sources", "verify", "__main__.py")
+UNRELATED = ("checks.py", "cli", "graph.py", "profiles.py", "report", "rounds.py", "sources", "verify", "__main__.py")
 
 
 @dataclass(frozen=True)

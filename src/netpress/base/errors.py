@@ -22,6 +22,10 @@ class ParamsError(ConfigError):
         super().__init__("\n".join(text for _, text in faults))
         self.faults = tuple(faults)
 
+    def below(self, where: str) -> "ParamsError":
+        """Return the faults of a section for the file in which it stands under the dotted key `where`."""
+        return ParamsError([(f"{where}.{key}", f"{where}.{text}") for key, text in self.faults])
+
 
 class DataError(NetpressError):
     """The images, labels or splits cannot be used as they are."""

@@ -7,15 +7,17 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from netpress.base.errors import ArtifactError
 
+B = TypeVar("B", bytes, bytearray)
 
-def sha256_bytes(data: bytes) -> str:
+
+def sha256_bytes(data: bytes | bytearray) -> str:
     """Return the sha256 of `data` in hex."""
     return hashlib.sha256(data).hexdigest()
 
@@ -134,8 +136,12 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def _read(path: Path, remedy: str) -> bytes:
+    return _reading(Path.read_bytes, path, remedy)
+
+
+def _reading(read: Callable[[Path], B], path: Path, remedy: str) -> B:
     try:
-        return path.read_bytes()
+        return read(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; {remedy}") from None
     except OSError as error:
@@ -155,7 +161,22 @@ def read_checked(path: Path, sha256: str, remedy: str) -> bytes:
     Raises:
         ArtifactError: it is missing, or not the file with this hash; names `remedy`.
     """
-    data = _read(path, remedy)
+    return _checked(_read(path, remedy), path, sha256, remedy)
+
+
+def read_checked_buffer(path: Path, sha256: str, remedy: str) -> bytearray:
+    """Read as `read_checked`, into a buffer in which a large array can lie without being copied."""
+    return _checked(_reading(_read_buffer, path, remedy), path, sha256, remedy)
+
+
+def _read_buffer(path: Path) -> bytearray:
+    data = bytearray(path.stat().st_size)
+    with path.open("rb") as stream:
+        del data[stream.readinto(data) :]
+    return data
+
+
+def _checked(data: B, path: Path, sha256: str, remedy: str) -> B:
     if sha256_bytes(data) != sha256:
         raise ArtifactError(f"{path} is not what was written (its sha256 differs from the one recorded); {remedy}")
     return data

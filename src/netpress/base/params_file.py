@@ -77,7 +77,11 @@ class Document:
         try:
             yield
         except ParamsError as error:
-            raise ConfigError(self.describe(error.faults)) from None
+            raise self.error(error.faults) from None
+
+    def error(self, faults: Sequence[tuple[str, str]]) -> ConfigError:
+        """Return the error that names `faults` with their places."""
+        return ConfigError(self.describe(faults))
 
     def describe(self, faults: Sequence[tuple[str, str]]) -> str:
         """Return a line for each fault with its place; a key that the file lacks has the place of its section."""

@@ -10,6 +10,9 @@ MODEL_STAGES = ("train", "distill", "lowrank", "factorize", "prune", "prune_swee
 #: The arrays that every model stage reads.
 PREPARED = Path("data/prepared")
 
+#: What the stage `check` leaves; its content never changes.
+CHECKED = Path("data/checked")
+
 #: Where users put weights trained elsewhere.
 WEIGHTS = Path("data/weights")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator
 from pydantic.fields import FieldInfo
 
 from netpress.base.errors import ParamsError
@@ -20,6 +20,10 @@ class Strict(BaseModel):
 
 
 T = TypeVar("T", bound=Strict)
+#: What `auto` becomes; no number that may be `auto` has another use for 0.
+AUTO = 0
+#: Lets a number also be `auto`.
+OrAuto = WrapValidator(lambda value, check: AUTO if value == "auto" else check(value))
 #: Faults of a file put into words; nobody mends more in one go.
 MAX_FAULTS = 1000
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from netpress.base.errors import NetpressError
+from netpress.base.errors import NetpressError, ParamsError
 from netpress.base.lock import held
 from netpress.base.project import find_root
 from netpress.base.stop import MESSAGE, end_at_once
@@ -70,9 +70,19 @@ def _run(variant: str, action: Callable[[Path], None]) -> None:
         root = find_root()
         os.chdir(root)  # params.yaml names folders relative to it
         with held(root / ".netpress/locks" / name, f"{stage} {variant}".strip()):
-            action(root)
+            _located(root / "params.yaml", lambda: action(root))
 
     sys.exit(guarded(locked))
+
+
+def _located(params: Path, action: Callable[[], None]) -> None:
+    """Run `action`; faults of keys that it finds while it works get their file, line and column."""
+    try:
+        action()
+    except ParamsError as error:
+        from netpress.base import params_file
+
+        raise params_file.read(params).error(error.faults) from None
 
 
 def _parser(doc: str) -> argparse.ArgumentParser:

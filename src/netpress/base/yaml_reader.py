@@ -97,6 +97,7 @@ class _Reader:
         self._resolver = yaml.resolver
         self._events: Iterator[Any] = yaml.parse(text)
         self._event: Any
+        self._flow = 0  # brackets and braces around the current event
         try:
             self.values = self._document()
         except MarkedYAMLError as error:
@@ -143,7 +144,11 @@ class _Reader:
             return self._scalar(key)
         if depth == MAX_DEPTH:
             self._refuse(f"nested more than {MAX_DEPTH} levels deep; no knob of params.yaml lies so deep")
-        return self._mapping(key, depth) if kind == "MappingStart" else self._sequence(key, depth)
+        flow = bool(self._event.flow_style)
+        self._flow += flow
+        found = self._mapping(key, depth) if kind == "MappingStart" else self._sequence(key, depth)
+        self._flow -= flow
+        return found
 
     def _check_plain_node(self, kind: str) -> None:
         if kind == "Alias" or self._event.anchor:
@@ -152,6 +157,11 @@ class _Reader:
             )
         if self._event.tag:
             self._refuse(f"delete the tag {str(self._event.tag)[:60]!r}; a value's form says its type")
+        if self._flow and kind == "Scalar" and self._event.implicit[0] and set(":?") & set(self._event.value):
+            # The parser in C, which DVC takes where it is there, refuses the file.
+            self._refuse(
+                f"not every reader of YAML takes this inside brackets for text; quote '{self._event.value[:60]}'"
+            )
 
     def _mapping(self, key: str, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}

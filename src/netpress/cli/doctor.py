@@ -12,13 +12,17 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
 from netpress.environment import cpu_name
+
+if TYPE_CHECKING:
+    from netpress.config import Data
 
 PACKAGES = (
     "torch",
@@ -39,6 +43,7 @@ PACKAGES = (
 OLDEST_TORCH = (2, 11)
 MEMORY_GB = 4.0  # what the default profile may take
 DISK_GB = 2.0
+LISTED = ("imagefolder", "food11")  # sources that are folders of pictures
 RWLOCK = ".dvc/tmp/rwlock"  # who reads and writes what, as DVC notes it; it writes this file in place
 
 
@@ -54,6 +59,7 @@ class Line:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--quiet", action="store_true", help="print only what has to be mended")
+    parser.add_argument("--data", action="store_true", help="also open every image of the data source")
     parser.add_argument("--mend", action="store_true", help=f"remove {RWLOCK} if a full disk has cut it off")
 
 
@@ -62,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     root = find_root()
     if args.mend:
         mend(root)
-    findings = list(examine(root))
+    findings = list(examine(root, args.data))
     faults = [line for line in findings if line.mark == "FAIL"]
     if args.quiet:
         if faults:
@@ -80,8 +86,8 @@ def table(findings: list[Line]) -> str:
     return "\n".join(f"{f.mark:<4}  {f.name:<{width}}  {f.text.replace(chr(10), indent)}" for f in findings)
 
 
-def examine(root: Path) -> Iterator[Line]:
-    """Yield the findings for the project in `root`."""
+def examine(root: Path, every_image: bool = False) -> Iterator[Line]:
+    """Yield the findings for the project in `root`; `every_image` opens each image of the data source."""
     version = platform.python_version()
     yield Line("ok" if sys.version_info >= (3, 11) else "FAIL", "python", f"{version} (3.11 or later)")
     for package in PACKAGES:
@@ -89,7 +95,7 @@ def examine(root: Path) -> Iterator[Line]:
     yield _device()
     yield from _machine(root)
     yield from _rwlock(root)
-    yield from _project(root)
+    yield from _project(root, every_image)
 
 
 def mend(root: Path) -> None:
@@ -170,11 +176,11 @@ def _dvc_at_work(root: Path) -> list[int]:
     return found
 
 
-def _project(root: Path) -> Iterator[Line]:
+def _project(root: Path, every_image: bool) -> Iterator[Line]:
     path = root / "params.yaml"
     try:
         from netpress import reader
-        from netpress.graph import load_checked
+        from netpress.checks import check_project
     except ImportError as error:
         yield Line("FAIL", "params.yaml", f"cannot be checked ({error}): run 'make setup'")
         return
@@ -186,29 +192,40 @@ def _project(root: Path) -> Iterator[Line]:
     except ConfigError:
         yield Line("ok", "threads", f"{_cores()} cores")
     try:
-        data = reader.for_data(path)
-        yield _data(root, data.root)
-    except ConfigError:
-        pass  # named below, with every other fault of the file
-    try:
-        params = load_checked(path)
+        params = check_project(root)
+        yield from _data(root, params.data, every_image)
         yield Line("ok", "params.yaml", f"valid: profile {params.profile}, {len(params.items())} models")
-        yield from _weights(root, {f"train.{name}.init": item.init for name, item in params.train.items()})
     except NetpressError as error:
         yield Line("FAIL", "params.yaml", str(error))
 
 
-def _weights(root: Path, inits: Mapping[str, str]) -> Iterator[Line]:
-    """Yield a finding for every file of weights that an `init` names and that is not there."""
-    from netpress.config import IMAGENET
-    from netpress.pretrained import NONE, weights_file
+def _data(root: Path, data: "Data", every_image: bool) -> Iterator[Line]:
+    """Look at the listing of a folder of pictures, or at every image of any source."""
+    from netpress.base.errors import DataError
+    from netpress.sources._look import look_through, open_source
 
-    for key, init in inits.items():
-        if init not in (NONE, IMAGENET):
-            try:
-                weights_file(root, init, key)
-            except ConfigError as error:
-                yield Line("FAIL", "weights", str(error))
+    try:
+        if every_image:
+            seen = look_through(root, data)
+            counts = ", ".join(f"{name} {count:,}" for name, count in seen.counts.items())
+            yield Line("ok", "images", f"{sum(seen.counts.values()):,} can be used: {counts}")
+            if seen.bad:
+                yield _bad(seen.bad, seen.lines, data.on_bad_image)
+        elif data.source in LISTED and (root / data.root).is_dir():  # an archive would have to be unpacked
+            for note in open_source(root, data, root / data.root).notes:
+                yield Line("warn", "data", note)
+        yield Line("ok", "data", data.root)
+    except DataError as error:
+        yield Line("FAIL", "data", str(error))
+
+
+def _bad(count: int, lines: Sequence[str], on_bad_image: str) -> Line:
+    """Say which images cannot be used, and what becomes of them."""
+    more = [f"and {count - len(lines)} more"] if count > len(lines) else []
+    if on_bad_image == "skip":
+        return Line("warn", "bad images", "\n".join([f"{count} are skipped (data.on_bad_image):", *lines, *more]))
+    remedy = "fix or remove them, or set data.on_bad_image: skip in params.yaml"
+    return Line("FAIL", "bad images", "\n".join([f"{count} cannot be used; {remedy}:", *lines, *more]))
 
 
 def _threads(threads: int) -> Line:
@@ -221,11 +238,3 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _data(root: Path, name: str) -> Line:
-    if not (root / name).exists():
-        return Line("FAIL", "data", f"{name} does not exist: put the images there or change data.root in params.yaml")
-    if (root / name).is_dir() and not any((root / name).iterdir()):
-        return Line("FAIL", "data", f"{name} is empty: put the images there or change data.root in params.yaml")
-    return Line("ok", "data", name)

@@ -7,6 +7,7 @@ writes anew.
 
 import argparse
 from collections.abc import Collection, Container, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +34,10 @@ def run(args: argparse.Namespace) -> None:
     from netpress.verify.quick_graph import changed_stages
 
     root = find_root()
-    params = load_checked(root / "params.yaml")
-    stale = changed_stages(root)
+    with ThreadPoolExecutor(1) as beside:
+        status = beside.submit(changed_stages, root)  # a process of its own, which runs while torch is loaded here
+        params = load_checked(root / "params.yaml")
+        stale = status.result()
     items = up_to_date(params.items(), stale)
     if not items:
         first = next((stage for stage in stale if model_id(stage)), "prepare")

@@ -4,6 +4,7 @@ The order of the images and every augmentation are functions of (seed, epoch, im
 nothing else: a run can go on in mid schedule, and two students of one seed see the same views.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netpress.config import Augment
+from netpress.base.schema import AUTO
+from netpress.config import Augment, Recipe
 
 #: Names of the independent streams of random numbers; 3 and 4 are those of calibration and of layers.
 ORDER, AUGMENT, MIXUP, RESIZE = 0, 1, 2, 5
 #: Uniform draws for each image: flip, crop y, crop x, erase?, area, aspect, erase y, erase x.
 DRAWS = 8
+#: `batch_size: auto` gives an epoch this many steps, where the images suffice for batches of the smallest size.
+STEPS_AN_EPOCH, SMALLEST, LARGEST = 32, 16, 128
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,19 @@ class Batch:
 def batches_per_epoch(count: int, batch_size: int) -> int:
     """Return how many batches cover `count` images; they are of nearly equal size, none larger than asked."""
     return -(-count // batch_size)
+
+
+def sized(recipe: Recipe, images: int) -> Recipe:
+    """Return `recipe` with the batch size that `auto` means for `images` training images, a power of two."""
+    if recipe.batch_size != AUTO:
+        return recipe
+    size = 2 ** int(math.log2(max(1, images // STEPS_AN_EPOCH)))
+    return recipe.model_copy(update={"batch_size": min(max(size, SMALLEST), LARGEST)})
+
+
+def enough_epochs(recipe: Recipe, epochs: int, images: int) -> int:
+    """Return `epochs`, or as many as `min_steps` of the recipe, whose batch size is known, takes on `images` images."""
+    return max(epochs, -(-recipe.min_steps // batches_per_epoch(images, recipe.batch_size)))
 
 
 def training_batches(

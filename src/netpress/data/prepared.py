@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,7 @@ from netpress.base import files, plugins
 from netpress.base.errors import ArtifactError, ConfigError, DataError
 from netpress.base.schema import Strict, parse
 from netpress.config import Data
-from netpress.data.arrays import write_array
+from netpress.data.arrays import array_in, write_array
 from netpress.data.near import find_twins
 from netpress.data.pieces import UNLABELLED, Source
 from netpress.data.splits import Chosen, Split, separate
@@ -26,6 +27,8 @@ UNLABELLED_IMAGES, UNLABELLED_IDS = f"{UNLABELLED}_images.npy", f"{UNLABELLED}.c
 #: The column of the ids, as in the course's table of predictions.
 ID = "Id"
 NEAR_COLUMNS = ("split", "index", "later_split", "later_index", "distance")
+#: Below this many validation images an accuracy is uncertain by more than five points.
+FEW_IMAGES = 384
 REMEDY = "run 'dvc repro prepare' to make the data anew"
 
 
@@ -61,6 +64,13 @@ class Manifest(Strict):
     skipped: int
     unlabelled: int
     notes: list[str]
+
+    @property
+    def data_sha256(self) -> str:
+        """Hash of what a network learns from and is judged by: the images of every split, their classes and order."""
+        arrays = {f"{name}_{part}.npy" for name in self.counts for part in ("images", "labels")}
+        facts = {"classes": self.classes, "arrays": {name: self.sha256.get(name) for name in sorted(arrays)}}
+        return files.sha256_bytes(json.dumps(facts, sort_keys=True).encode())
 
     def has_split(self, name: str) -> bool:
         """Return whether there is a split of this name."""
@@ -225,7 +235,17 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     return counts | {"class_names": list(manifest.classes)}
 
 
+def doubts(manifest: Manifest) -> list[str]:
+    """Return what the data do not suffice for: a line where the validation images are few."""
+    count = sum(manifest.counts["val"])
+    if count >= FEW_IMAGES:
+        return []
+    points = 100 * 1.96 * (0.25 / count) ** 0.5
+    return [
+        f"warning: {count} validation images: an accuracy of 50 % is uncertain by {points:.0f} points either way "
+        "(95 %); more pictures, or a larger data.val_share, tell more"
+    ]
+
+
 def _read_array(path: Path, manifest: Manifest) -> np.ndarray:
-    data = files.read_checked(path, manifest.sha256.get(path.name, ""), REMEDY)
-    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+    return array_in(files.read_checked_buffer(path, manifest.sha256.get(path.name, ""), REMEDY))

@@ -1,6 +1,6 @@
 """Training, validation and test: split off where a source has none, and disjoint by content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,7 +94,7 @@ def separate(ready: dict[str, Listing], classes: tuple[str, ...], data: Data) ->
             parts = split_off(splits["train"].labels, content[index], share, [data.split_seed, stream])
             for part, chosen in zip(("train", name), parts, strict=True):
                 splits[part] = Chosen("train", index[chosen], ready["train"].labels[index[chosen]])
-    _require_every_class(splits, classes)
+    _require_every_class(splits, classes, ready)
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}, found
 
 
@@ -176,7 +176,7 @@ def _settle_overlaps(ready: dict[str, Listing], data: Data, found: Findings) -> 
         found.overlaps += int(again.sum())
         kept[name] = kept[name][~again]
     if found.overlaps and data.on_overlap == "error":
-        raise DataError(f"the splits overlap: {'; '.join(notes)}; {REMEDY}, or mend the data")
+        raise DataError(f"the splits overlap: {'; '.join(notes)}; {REMEDY}, or remove them from one of the splits")
     found.notes += notes
     found.dropped = found.overlaps
     return kept
@@ -190,7 +190,7 @@ def _and_more(names: list[str], count: int) -> str:
     return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
 
 
-def _require_every_class(splits: dict[str, Chosen], classes: tuple[str, ...]) -> None:
+def _require_every_class(splits: dict[str, Chosen], classes: tuple[str, ...], ready: Container[str]) -> None:
     for name, split in splits.items():
         counts = np.bincount(split.labels, minlength=len(classes))
         if len(counts) > len(classes):
@@ -198,7 +198,11 @@ def _require_every_class(splits: dict[str, Chosen], classes: tuple[str, ...]) ->
         empty = [classes[k] for k in np.flatnonzero(counts == 0)]
         if empty:
             listed = ", ".join(f"{c} {n}" for c, n in zip(classes, counts, strict=True))
-            raise DataError(
-                f"{name}: no image of class {', '.join(empty)} (found: {listed}); every class needs at least one "
-                "image in every split: add images, or remove the class"
-            )
+            how = "add images of it there, or remove the class"
+            if name not in ready:
+                how = (
+                    f"it is drawn from train (data.{name}_share in params.yaml), where a class needs different images "
+                    f"for every split: add some, remove the class, or bring a {name} split of your own"
+                )
+            text = f"{name}: no image of class {', '.join(empty)} (found: {listed}), and every split needs each class"
+            raise DataError(f"{text}; {how}")

@@ -8,6 +8,9 @@ from torch import nn
 
 from netpress.base.schema import Strict
 
+#: The option to change where no convolution is factorized, and how.
+KNOB = ("min_channels", "lower it to the channels of the convolutions that you mean, or lower rank")
+
 
 class Options(Strict):
     """Options of Tucker-2."""

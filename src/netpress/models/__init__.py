@@ -1,9 +1,12 @@
 """Architectures by name, and rebuilding a network from its spec."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from netpress.base import plugins
 from netpress.base.errors import ArtifactError
@@ -43,9 +46,22 @@ def build_model(arch: str, num_classes: int = 11, in_channels: int = 3, **option
     return network
 
 
+@contextmanager
+def _on_meta() -> Iterator[None]:
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out `normal_`: without storage it draws nothing, and imports half of torch's compiler for two seconds."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
 def build_on_meta(arch: str, num_classes: int = 11, in_channels: int = 3, **options: Any) -> nn.Module:
     """Build a network without storage, for counting."""
-    with torch.device("meta"):
+    with _on_meta():
         return build_model(arch, num_classes, in_channels, **options)
 
 
@@ -77,7 +93,7 @@ def rebuild(
     Raises:
         ArtifactError: weights missing, left over or of another shape, with their names.
     """
-    with torch.device("meta"):
+    with _on_meta():
         network = build_model(arch, num_classes, in_channels, **options)
         apply_edits(network, edits)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -33,7 +33,7 @@ def build(num_classes: int, in_channels: int, options: Options) -> nn.Module:
 def initialize(network: nn.Module) -> None:
     """Draw the weights of the convolutions: He et al., https://arxiv.org/abs/1502.01852."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing there would load torch's compiler
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 

@@ -2,6 +2,13 @@
 
 Jacob et al., https://arxiv.org/abs/1712.05877; done by onnxruntime. Depthwise convolutions need the
 per-channel weights: with one scale for a whole layer they can collapse.
+
+Activations are unsigned and weights signed, which is what x86-64 multiplies fastest, and the only pair for which
+onnxruntime runs every layer in integers: with signed activations it left additions, poolings and two convolutions of
+five of a resnet18 in fp32, which took 2.4 times as long. Processors without VNNI add the products of two neighbours in
+16 bits, where 2 * 255 * 127 does not fit and is cut off without a word; weights of 7 bits, 2 * 255 * 64, always fit.
+Unsigned weights would fit in 8 bits too, but took 1.3 times as long, and put the logits of a mobile_student 3.3 % off
+fp32 where weights of 7 bits put them 1.3 % off.
 """
 
 import logging
@@ -20,6 +27,7 @@ class Options(Strict):
 
     calibration_images: int = Field(ge=1, le=100_000, description="training images that set the activations' scales")
     calibration: Literal["minmax", "entropy", "percentile"] = Field(description="how a scale follows from the values")
+    reduce_range: bool = Field(description="weights in 7 bits, exact on every processor; 8 bits overflow without VNNI")
 
 
 def calibration_count(options: Options) -> int:
@@ -50,7 +58,8 @@ def quantize(onnx_bytes: bytes, calibration: np.ndarray, options: Options) -> by
             _Reader(input_name, calibration),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            reduce_range=options.reduce_range,
+            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=methods[options.calibration],
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},

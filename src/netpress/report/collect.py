@@ -74,6 +74,7 @@ class Metrics(Measured):
     method: str | None = None
     parent_sha256: str | None = None
     epochs: int = Field(ge=0)
+    chance_acc: float | None = Field(default=None, ge=0)
     seeds: list[int] = Field(default_factory=list)
     rate: float | None = Field(default=None, gt=0, lt=1)
     rounds: list[Round] = Field(default_factory=list)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from netpress import environment
+from netpress.base.data_line import TABLES, data_line
 from netpress.base.files import csv_text, write_bytes, write_json, write_text
 from netpress.report import claims, comparisons, environments, experiments, overview, pareto
 from netpress.report.claims import Judged
-from netpress.report.collect import Study, class_names
+from netpress.report.collect import Metrics, Study, class_names
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
 from netpress.report.pareto import Point
 
@@ -40,15 +41,21 @@ class Report:
 
 
 def make_report(root: Path, study: Study) -> Report:
-    """Make the tables in memory; below `root` the record of environments and the classes' names alone are read."""
+    """Make the tables in memory; below `root` the record of environments and metrics/data.json alone are read."""
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
-    notes = [text for text in (_missing_note(study), environments.note(study, environment.load(root))) if text]
+    told = (
+        _data_note(root),
+        _missing_note(study),
+        _chance_note(study),
+        environments.note(study, environment.load(root)),
+    )
+    notes = [text for text in told if text]
     judged = claims.judge(study)
     shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
     texts = {
-        Path("metrics/summary.md"): report_text(study, curves, on_front, notes, shown, claims.claims_table(judged)),
+        TABLES: report_text(study, curves, on_front, notes, shown, claims.claims_table(judged)),
         Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, on_front), overview.CSV_COLUMNS),
     }
     numbers = {SUMMARY: overview.summary(study), CLAIMS: claims.as_metrics(judged)}
@@ -99,10 +106,27 @@ def report_text(
     return "\n".join(texts)
 
 
+def _data_note(root: Path) -> str:
+    """Say of which data the tables are and where to find the commit, which a file that it contains cannot name."""
+    line = data_line(root)
+    return f"{line}\nCommit: `git log -1 --format=%h -- {TABLES.as_posix()}`.\n" if line else ""
+
+
 def _missing_note(study: Study) -> str:
     if not study.missing:
         return ""
     return f"**Not all models of params.yaml are made yet.** Left out: {', '.join(study.missing)}.\n"
+
+
+def _chance_note(study: Study) -> str:
+    found = [
+        model.id
+        for model in study.models
+        if isinstance(model.measured, Metrics) and model.measured.val_acc <= (model.measured.chance_acc or 0)
+    ]
+    if not found:
+        return ""
+    return f"**No better than naming one class for every image**, so of no use as they are: {', '.join(found)}.\n"
 
 
 def _curve_texts(curves: Sequence[Curve]) -> dict[Path, str]:

@@ -62,7 +62,7 @@ def pieces(tree: Tree, listed: Sequence[Pictures], resolution: int) -> Iterator[
 
 
 def decode(path: Path, resolution: int, shown: str) -> np.ndarray:
-    """Read one picture upright: (resolution, resolution, 3) uint8; of an animation the first.
+    """Read one picture upright, in RGB on white: (resolution, resolution, 3) uint8; of an animation the first.
 
     Raises:
         DataError: it is empty, truncated, too large, of more than 8 bits or not a picture; begins with `shown`.
@@ -76,12 +76,20 @@ def decode(path: Path, resolution: int, shown: str) -> np.ndarray:
                     raise DataError(f"{shown}: {picture.width}x{picture.height} pixels are too many")
                 if picture.mode[0] in "IF":  # Pillow would cut such values off at 255
                     raise DataError(f"{shown}: more than 8 bits a channel; convert it to 8")
-                upright = _centre(ImageOps.exif_transpose(picture).convert("RGB"))
+                upright = _centre(on_white(ImageOps.exif_transpose(picture)))
                 return np.asarray(square(upright, resolution))
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
         raise DataError(f"{shown}: {_reason(error)}") from None
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """Return `picture` as RGB, what is transparent laid on white: the colours below it were never meant to be seen."""
+    if "A" not in picture.mode and "a" not in picture.mode and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _require_file(path: Path, shown: str) -> None:

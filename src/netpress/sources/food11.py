@@ -61,7 +61,7 @@ def read(place: Path, data: Data, aside: Path) -> Source:
         listed = _by_class(tree, folder)
         counts[name] = sum(len(found.listed()) for found in listed)
         splits[name] = pieces(tree, listed, data.resolution)
-    return Source(CLASSES, splits, sum(counts.values()), unlabelled, tuple(_differences(counts)))
+    return Source(CLASSES, splits, sum(counts.values()), unlabelled, (*tree.notes(), *_differences(counts)))
 
 
 def _split_folders(tree: Tree) -> dict[str, Path]:

@@ -4,7 +4,7 @@ Either `root/<class>/*.jpg`, or `root/{train,val,test}/<class>/*.jpg` where val 
 and test may be absent; `root` is a folder or an archive of it. Pictures become RGB squares.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from netpress.base.errors import DataError
@@ -23,25 +23,24 @@ def read(place: Path, data: Data, aside: Path) -> Source:
     A picture that cannot be used becomes a line of `Piece.bad`.
 
     Raises:
-        DataError: no classes, classes that differ between splits, an empty class, or a tree that cannot be read.
+        DataError: no classes, classes that differ between splits, a class with too few pictures to be split, or a tree
+            that cannot be read.
     """
     tree = Tree(folder_of(place, aside, data.root), data.root)
     folders = _split_folders(tree)
     classes = _classes(tree, folders["train"])
     splits: dict[str, Iterator[Piece]] = {}
     total = 0
+    drawn = _drawn(folders, data)
     for name, folder in folders.items():
         _require_same_classes(name, _classes(tree, folder), classes)
-        listed = []
-        for label, class_name in enumerate(classes):
-            found = tree.files(folder / class_name)
-            if not found:
-                shown = tree.show(folder / class_name)
-                raise DataError(f"{shown} holds no picture; add some or remove the class everywhere")
-            total += len(found)
-            listed.append(Pictures.of(folder / class_name, label, found))
+        found = [tree.files(folder / class_name) for class_name in classes]
+        counts = {tree.show(folder / class_name): len(names) for class_name, names in zip(classes, found, strict=True)}
+        _require_enough(counts, drawn if name == "train" else [])
+        total += sum(counts.values())
+        listed = [Pictures.of(folder / classes[label], label, names) for label, names in enumerate(found)]
         splits[name] = pieces(tree, listed, data.resolution)
-    return Source(tuple(classes), splits, total)
+    return Source(tuple(classes), splits, total, notes=tree.notes())
 
 
 def _split_folders(tree: Tree) -> dict[str, Path]:
@@ -74,6 +73,27 @@ def _classes(tree: Tree, folder: Path) -> list[str]:
     if beside:
         raise DataError(f"{shown} holds {len(beside)} pictures beside its class folders, the first is {beside[0]}")
     return classes
+
+
+def _drawn(folders: Mapping[str, Path], data: Data) -> list[str]:
+    """Return the splits that are drawn from the training images."""
+    return [
+        name for name, share in (("val", data.val_share), ("test", data.test_share)) if name not in folders and share
+    ]
+
+
+def _require_enough(counts: Mapping[str, int], drawn: Sequence[str]) -> None:
+    """Raise unless each class, of which `counts` has the pictures, leaves one for every split."""
+    few = [f"{shown} ({count})" for shown, count in counts.items() if count <= len(drawn)]
+    if not few:
+        return
+    if not drawn:
+        raise DataError(f"no picture in {', '.join(few)}; add some, or remove the class everywhere")
+    keys = " and ".join(f"{name} (data.{name}_share)" for name in drawn)
+    raise DataError(
+        f"too few pictures to split in {', '.join(few)}: a class needs {len(drawn) + 1} or more, one for train and one "
+        f"each for {keys}, which are drawn from it; add some, or remove the class"
+    )
 
 
 def _require_same_classes(split: str, found: list[str], expected: list[str]) -> None:

@@ -1,8 +1,10 @@
 """Which local files a stage imports, found by reading the code, and whether its dependencies in dvc.yaml cover them."""
 
 import ast
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,22 @@ PACKAGE = Path("src/netpress")
 TEMPLATED = re.compile(r"src/netpress/(\w+)/\$\{[\w.]+\}\.py")
 
 
-def local_imports(script: Path, source: Path) -> set[Path]:
-    """Return every file below the folder `source` that `script` imports, directly or not, also inside functions.
+def local_imports(scripts: Iterable[Path], source: Path) -> set[Path]:
+    """Return every file below the folder `source` that one of `scripts` imports, directly or not, also in functions.
 
     Raises:
         SyntaxError: a file is not Python.
     """
+    modules: set[str] = set()
     found: set[Path] = set()
-    waiting = [script]
+    waiting = list(scripts)
     while waiting:
-        for path in _imported_by(waiting.pop(), source):
-            if path not in found:
-                found.add(path)
-                waiting.append(path)
+        path = waiting.pop()
+        new = set(_content(path.read_text(encoding="utf-8"), str(path)).imports) - modules
+        modules |= new
+        files = {file for module in new for file in _files_of(module, source)} - found
+        found |= files
+        waiting += files
     return found
 
 
@@ -33,9 +38,7 @@ def missing_deps(root: Path, stage: Mapping[str, Any]) -> list[str]:
     `stage` is the stage's body (below `do:` for a foreach), with `${...}` as written.
     """
     deps = _names(stage)
-    needed = local_imports(_script(root, stage), root / "src")
-    for member in _members(root, deps):
-        needed |= local_imports(member, root / "src")
+    needed = local_imports([_script(root, stage), *_members(root, deps)], root / "src")
     names = sorted(path.relative_to(root).as_posix() for path in needed)
     return [name for name in names if not any(name == dep or name.startswith(f"{dep}/") for dep in deps)]
 
@@ -43,11 +46,10 @@ def missing_deps(root: Path, stage: Mapping[str, Any]) -> list[str]:
 def needless_deps(root: Path, stage: Mapping[str, Any]) -> list[str]:
     """Return the code among the dependencies of a stage that neither it nor a method it may load imports."""
     script, deps = _script(root, stage), _names(stage)
-    used = local_imports(script, root / "src") | {script}
     # Whoever rebuilds a parent loads the architecture that its spec names.
-    loads_models = root / PACKAGE / "models/__init__.py" in used
-    for member in _members(root, deps) + (_family(root, "models") if loads_models else []):
-        used |= local_imports(member, root / "src") | {member}
+    loads_models = root / PACKAGE / "models/__init__.py" in local_imports([script], root / "src")
+    starts = {script, *_members(root, deps), *(_family(root, "models") if loads_models else [])}
+    used = local_imports(starts, root / "src") | starts
     needless = []
     for dep in deps:
         # The members of `sources` are imported by name, and all of them belong to one stage.
@@ -76,17 +78,25 @@ def _family(root: Path, name: str) -> list[Path]:
     return [path for path in sorted((root / PACKAGE / name).glob("*.py")) if not path.stem.startswith("_")]
 
 
-def _imported_by(path: Path, source: Path) -> set[Path]:
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        names: list[str] = []
+@dataclass(frozen=True)
+class _Content:
+    """What a Python file imports, by the modules' names, and whether there is more to it than docs."""
+
+    imports: frozenset[str]
+    has_code: bool
+
+
+@functools.lru_cache(maxsize=1024)  # each stage asks of the same files; an edited text is another key
+def _content(text: str, name: str) -> _Content:
+    tree = ast.parse(text, name)
+    imports: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            found |= _files_of(name, source)
-    return found
+            imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    docs = [isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body]
+    return _Content(frozenset(imports), not all(docs))
 
 
 def _files_of(module: str, source: Path) -> set[Path]:
@@ -100,5 +110,4 @@ def _files_of(module: str, source: Path) -> set[Path]:
 
 
 def _has_code(path: Path) -> bool:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in tree.body)
+    return _content(path.read_text(encoding="utf-8"), str(path)).has_code

@@ -1,6 +1,9 @@
 """What can be checked in seconds, in a clone with nothing pulled: that all that is written agrees."""
 
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from netpress.base.errors import NetpressError
 from netpress.graph import load_checked
@@ -15,6 +18,13 @@ def examine(root: Path) -> list[Finding]:
     Raises:
         NetpressError: DVC cannot say how things stand.
     """
+    with ThreadPoolExecutor(1) as beside:
+        # A process of its own, which runs while this one loads torch and reads the code.
+        status = beside.submit(quick_graph.changed_stages, root)
+        return _examine(root, status.result)
+
+
+def _examine(root: Path, status: Callable[[], Mapping[str, Any]]) -> list[Finding]:
     findings = quick_graph.code_findings(root)
     try:
         params = load_checked(root / "params.yaml")
@@ -24,7 +34,7 @@ def examine(root: Path) -> list[Finding]:
         lock = locks.read_lock(root / locks.NAME)
     except NetpressError as error:
         return [*findings, Finding("error", locks.NAME, str(error), "mend it; the rest is checked after that")]
-    findings += quick_graph.lock_findings(root, lock)
+    findings += quick_graph.lock_findings(root, lock, status())
     findings += quick_results.table_findings(root, params)
     findings += quick_results.orphans(root, params)
     findings += quick_local.data_findings(root)

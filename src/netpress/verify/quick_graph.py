@@ -39,9 +39,11 @@ def code_findings(root: Path) -> list[Finding]:
     return findings
 
 
-def lock_findings(root: Path, lock: Lock) -> list[Finding]:
-    """Find what differs from dvc.lock, stages that never ran, and entries that do not fit each other."""
-    status = changed_stages(root)
+def lock_findings(root: Path, lock: Lock, status: Mapping[str, Any]) -> list[Finding]:
+    """Find what differs from dvc.lock, stages that never ran, and entries that do not fit each other.
+
+    `status` is of `changed_stages`.
+    """
     wanted = _expanded(root)
     never = [name for name in wanted if name not in lock]
     findings = [Finding("error", f"{NAME}: {name}", "this stage of dvc.yaml has never run", RERUN) for name in never]

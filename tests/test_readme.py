@@ -1,0 +1,132 @@
+"""README's caption says what the committed metrics say, and nothing that they do not allow.
+
+After a run that is to be committed: `git add metrics`, then run these tests; they print the caption's new figures.
+Where a sentence no longer holds, rewrite it together with its line in `phrases`. The figures come from
+metrics/summary.json, that of the pruned shape trained from scratch from metrics/prune/main.json, images from
+metrics/data.json, the processor from metrics/environments.json. Results that are not in Git's index, as of a run of
+one's own, are not README's.
+"""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: Two standard errors of the difference of two models on 2,000 images, in points; see README on how far to trust it.
+THRESHOLD = 1.5
+
+
+@pytest.fixture(autouse=True)
+def committed_metrics():
+    """Leave the tests out where the results are a reader's own, made on another processor or with other params."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("without Git nobody knows whether the results are the committed ones")
+    if subprocess.run(["git", "diff", "--quiet", "--", "metrics"], cwd=ROOT, check=False).returncode:
+        pytest.skip("metrics/ is not what Git has: README is held to what is committed")
+
+
+def committed(name):
+    return json.loads((ROOT / f"metrics/{name}.json").read_text(encoding="utf-8"))
+
+
+def caption():
+    """The paragraph in italics below the first figure, on one line."""
+    return " ".join(re.search(r"^\*(The default profile.*?)\*$", README, re.M | re.S)[1].split())
+
+
+def models():
+    return {f"{stage}/{name}": row for stage, rows in committed("summary").items() for name, row in rows.items()}
+
+
+def points(one, other):
+    """How many points of validation accuracy the first model is better."""
+    return 100 * (models()[one]["val_acc"] - models()[other]["val_acc"])
+
+
+def times(small, large):
+    return models()[large]["onnx_bytes"] / models()[small]["onnx_bytes"]
+
+
+def from_scratch():
+    """How many points the smallest shape of prune/main is better when it is trained from scratch."""
+    last = committed("prune/main")["rounds"][-1]
+    return 100 * (last["control_val_acc"] - last["val_acc"])
+
+
+def processor():
+    records = committed("environments")
+    found = records["environments"][records["results"]["train/resnet18_strong"]["environment"]]
+    return f"{found['cpu']}, {found['cpu_capability']}"
+
+
+INT8, STRONG, COMPACT = "quantize/resnet18_int8", "train/resnet18_strong", "lowrank/compact_depthwise"
+PLAIN, PRUNED = "train/plain_cnn", "prune/main"
+LARGE, DEPTHWISE = "train/large_cnn", "lowrank/large_depthwise"
+
+
+def percent(model):
+    return f"{100 * models()[model]['val_acc']:.2f} %"
+
+
+def kilobytes(model):
+    return f"{models()[model]['onnx_bytes'] / 1000:.0f} kB"
+
+
+def phrases():
+    """What the caption says in figures, made from the metrics."""
+    images = f"{committed('data')['val_images']:,} validation images"
+    better, cost = f"{points(PLAIN, PRUNED):.1f} points better", f"{points(LARGE, DEPTHWISE):.1f} points"
+    return [
+        f"{len(models())} models, one seed, 28x28 pixels, {images}",
+        f"made on {processor()}",
+        f"Only differences above {THRESHOLD} points are told as such",
+        f"ResNet18 in int8 is {times(INT8, STRONG):.1f} times smaller",
+        f"a compact network trained from scratch {times(COMPACT, STRONG):.1f} times",
+        f"from its {percent(STRONG)}",
+        f"({percent(PLAIN)}, {kilobytes(PLAIN)}) is {better} than ResNet18 pruned to {kilobytes(PRUNED)}",
+        f"shape is {from_scratch():.2f} points better when it is trained from scratch",
+        f"make the large network {times(DEPTHWISE, LARGE):.1f} times smaller and cost {cost}",
+    ]
+
+
+def test_every_figure_of_the_caption_is_that_of_the_metrics():
+    missing = [phrase for phrase in phrases() if phrase not in caption()]
+    assert not missing
+
+
+def test_the_caption_holds_no_figure_that_is_not_checked():
+    rest = caption()
+    for phrase in phrases():
+        rest = rest.replace(phrase, "")
+    assert re.findall(r"\d+(?:\.\d+)?", re.sub("ResNet18|int8", "", rest)) == []
+
+
+def test_what_is_told_as_a_difference_is_one():
+    assert points(PLAIN, PRUNED) > THRESHOLD
+    assert from_scratch() > THRESHOLD
+    assert points(LARGE, DEPTHWISE) > THRESHOLD
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (INT8, STRONG),
+        (COMPACT, STRONG),
+        ("distill/kd_strong", "distill/kd_weak"),
+        ("distill/kd_strong", "train/student_alone"),
+    ],
+)
+def test_what_cannot_be_told_is_below_the_threshold(one, other):
+    assert abs(points(one, other)) <= THRESHOLD
+
+
+def test_the_figures_are_of_one_seed():
+    assert all("n_seeds" not in row for row in models().values())
+
+
+def test_the_plain_network_is_of_the_size_of_the_pruned_one():
+    assert models()[PLAIN]["onnx_bytes"] <= models()[PRUNED]["onnx_bytes"] <= 1.1 * models()[PLAIN]["onnx_bytes"]
