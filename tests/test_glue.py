@@ -43,6 +43,16 @@ def test_every_training_is_on_training_images_and_validated_on_validation_images
             assert list(split.std) == stages.manifest["std"]
 
 
+def test_what_is_measured_besides_is_measured_on_validation_images(stages):
+    """A parent before it is pruned, a network before its tuning, a quantized one."""
+    images, _ = stages.arrays("val")
+    besides = [look for look in stages.looked_at if not look[0].startswith("test of ")]
+    for where, split, _ in besides:
+        np.testing.assert_array_equal(split.images.numpy(), images, err_msg=where)
+    # For each seed: one start and two rounds of a curve, one and one of the other, a factorized and two quantized.
+    assert len(besides) == len(SEEDS) * (3 + 2 + 1 + 2)
+
+
 @pytest.mark.parametrize(
     ("stage", "options"),
     [

@@ -137,11 +137,16 @@ def test_the_curves_rows_are_of_its_rounds(stages):
 
 @pytest.mark.parametrize("model_id", ["distill/kd", "prune/main/round_1"])
 def test_the_test_accuracy_is_of_test_images_by_seed(stages, model_id):
+    looks = [look for look in stages.looked_at if look[0].startswith(f"test of {model_id} ")]
+    for seed, (_, split, network) in zip(SEEDS, looks, strict=True):
+        np.testing.assert_array_equal(split.images.numpy(), stages.arrays("test")[0])
+        expected = stages.model(model_id, seed).network.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
     found = stages.metrics(f"test/{model_id}")
-    expected = [stages.quality(stages.model(model_id, seed).network, "test")["accuracy"] for seed in SEEDS]
-    assert found["test_acc_by_seed"] == pytest.approx(expected)
-    assert found["test_acc"] == pytest.approx(statistics.fmean(expected))
-    assert found["test_acc_std"] == pytest.approx(statistics.stdev(expected))
+    accuracies = [stages.quality(stages.model(model_id, seed).network, "test")["accuracy"] for seed in SEEDS]
+    assert found["test_acc_by_seed"] == pytest.approx(accuracies)
+    assert found["test_acc"] == pytest.approx(statistics.fmean(accuracies))
+    assert found["test_acc_std"] == pytest.approx(statistics.stdev(accuracies))
     assert found["n_images"] == 100
     assert found["weights_sha256"] == stages.model(model_id, SEEDS[0]).spec.weights_sha256
 
