@@ -48,6 +48,7 @@ recipes:
     schedule: one_cycle
     warmup: 0.3
     batch_size: 128
+    min_steps: 0
     label_smoothing: 0.0
     clip_norm: 5.0
     average: 0.0
@@ -108,6 +109,7 @@ recipes:
     schedule: cosine
     warmup: 0.0
     batch_size: 64
+    min_steps: 0
     label_smoothing: 0.1
     clip_norm: 0.0
     average: 0.0
