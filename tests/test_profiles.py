@@ -73,7 +73,7 @@ prune:
   method: magnitude
   method_options: {{norm: 2}}
   recipe: plain
-  epochs: 1
+  epochs: 9
   control: false
   control_rounds: []
   control_recipe: plain
