@@ -1,10 +1,6 @@
 """Check the data source, split it and write the arrays that every other stage reads.
 
-<<<<<<< HEAD
-Writes data/prepared/ and metrics/data.json.
-=======
-Also validates the whole of params.yaml. Writes data/prepared/ and metrics/data.json, and marks metrics/summary.md where
-it is of other data.
+Writes data/prepared/ and metrics/data.json, and marks metrics/summary.md where it is of other data.
 """
 
 from pathlib import Path
