@@ -250,7 +250,8 @@ def test_a_dependency_on_code_that_is_not_imported_is_named(code):
 
 def test_code_that_is_not_python_is_a_finding(code):
     (code / "src/netpress/channels.py").write_text("def (")
-    assert {f.where for f in quick_graph.code_findings(code)} == {"dvc.yaml: prune", "dvc.yaml: prune_sweep"}
+    importers = {f"dvc.yaml: {stage}" for stage in ("check", "prune", "prune_sweep")}
+    assert {f.where for f in quick_graph.code_findings(code)} == importers
 
 
 def test_imports_are_followed_through_packages_and_not_beyond(tmp_path):
