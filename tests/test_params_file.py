@@ -96,6 +96,8 @@ def test_a_value_that_readers_may_take_differently_is_refused_where_it_is_read(p
     assert "must be a whole number at least 1 and at most 100000 (passes over the training images)" in said
     assert fault(path, lambda p: reader.for_variant(p, "train", "large_cnn")) == said
     assert reader.for_variant(path, "train", "plain_cnn").item.epochs == 8
+    (path.parent / "data/fashion-mnist").mkdir(parents=True)
+    (path.parent / "data/fashion-mnist/images.gz").touch()
     assert reader.for_data(path).resolution == 28
 
 

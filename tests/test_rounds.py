@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+import torch_pruning as tp
 from little import SECTIONS, make_project
 
 from netpress.base.errors import ConfigError
 from netpress.channels import importance_of, plan_rounds
 from netpress.graph import load_checked
+from netpress.measure import count_params
 from netpress.models import build_model
 from netpress.rounds import estimated_rounds
 
@@ -58,7 +60,11 @@ def test_a_goal_out_of_reach_is_named_before_any_training(tmp_path):
 
 
 def test_groups_of_one_channel_end_in_words():
-    """Where torch-pruning itself ends in an IndexError."""
+    """Where torch-pruning's own score ends in an IndexError; ours goes on to where nothing is left to remove."""
     network = build_model("compact_cnn", 11, 3, width=0.5, groups=2)
+    theirs = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean")
     with pytest.raises(ConfigError, match="removes no further channel"):
-        plan_rounds(network, EXAMPLE, 0.15, 0.05, 1, MAGNITUDE)
+        plan_rounds(network, EXAMPLE, 0.15, 0.05, 1, theirs)
+    assert plan_rounds(network, EXAMPLE, 0.15, 0.05, 1, MAGNITUDE)[-1] < 0.05 * count_params(network)
+    with pytest.raises(ConfigError, match="removes no further channel"):
+        plan_rounds(network, EXAMPLE, 0.15, 0.001, 1, MAGNITUDE)

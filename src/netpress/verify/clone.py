@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from netpress import reader
+from netpress.base import params_file
 from netpress.base.errors import NetpressError
 from netpress.base.files import sha256_file
 from netpress.base.project import WEIGHTS
+from netpress.config import Data
 from netpress.verify import lock
 
 #: What a run leaves behind, at any depth; a project without Git has nothing else that says so.
 LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", ".netpress", "__pycache__", "*.pyc", ".*_cache", ".hypothesis")
 #: The same, below the project's folder.
-MADE = {"data/prepared", "data/downloads", "reports", ".dvc/cache", ".dvc/tmp"}
+MADE = {"data/prepared", "data/checked", "data/downloads", "reports", ".dvc/cache", ".dvc/tmp"}
 RESULTS = ("dvc.lock", "metrics", "plots")
 
 
@@ -95,7 +96,10 @@ def _copy(root: Path, folder: Path) -> Clone:
 def _link_data(root: Path, folder: Path) -> None:
     """Give the clone the user's own data, and weights trained elsewhere, where they are not in Git."""
     weights = [path.relative_to(root).as_posix() for path in sorted((root / WEIGHTS).glob("*"))]
-    for name in (reader.for_data(folder / "params.yaml").root, *weights):
+    document = params_file.read(folder / "params.yaml")
+    with document.located():
+        data = document.section(Data, "data").root  # not there yet, perhaps: `reader.for_data` would refuse it
+    for name in (data, *weights):
         if (root / name).exists() and not (folder / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to((root / name).resolve())
