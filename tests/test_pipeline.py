@@ -65,7 +65,7 @@ def test_the_same_numbers_come_out_of_the_models_again(project):
         assert float(found[name]) == summary[stage][variant]["val_acc"]
 
 
-@pytest.mark.exhaustive  # test_verify_e2e runs everything a second time in every suite
+@pytest.mark.exhaustive  # test_verify_e2e runs a chain a second time in every suite
 def test_two_fresh_clones_give_the_same_lock(finished, tmp_path):
     """Same commit, same machine, other path: every hash equal. `fresh` asserts that every stage ran."""
     twin = fresh(tmp_path / "quite" / "another" / "path")
@@ -135,7 +135,7 @@ def test_editing_one_methods_file_reruns_its_variants_only(project):
         ("lowrank/tucker2.py", {"factorize@tucker_teacher"}),
         pytest.param("quantize/fp16.py", {"quantize@student_fp16"}, marks=pytest.mark.exhaustive),
         pytest.param("quantize/int8_static.py", {"quantize@pruned_int8"}, marks=pytest.mark.exhaustive),
-        ("prune/magnitude.py", {"prune", "prune_sweep@teacher_rate60"}),
+        pytest.param("prune/magnitude.py", {"prune", "prune_sweep@teacher_rate60"}, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_comment_in_a_methods_file_reruns_its_variants_and_changes_nothing(project, file, stages):
