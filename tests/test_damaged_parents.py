@@ -56,7 +56,9 @@ def test_the_child_refuses_it(server, trained, tmp_path, damage):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("other", ["params", "code", "data", "environment"])
+@pytest.mark.parametrize(  # test_glue_results shows of each that the fingerprint changes
+    "other", ["data", *(pytest.param(o, marks=pytest.mark.exhaustive) for o in ("params", "code", "environment"))]
+)
 def test_a_checkpoint_of_something_else_is_never_mixed_in(server, trained, tmp_path, other):
     """Killed in mid training, changed, run again: the result is that of a run which knew nothing of the first."""
     project = shutil.copytree(trained, tmp_path / "project", symlinks=True)

@@ -21,7 +21,14 @@ def change(project):
         YAML(typ="safe").dump(params, stream)
 
 
-@pytest.mark.parametrize("place", ["fit_1.safetensors", "model.onnx", "seed.json", "seeds.json", "teacher.json"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "model.onnx",
+        "teacher.json",
+        *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("fit_1.safetensors", "seed.json", "seeds.json")),
+    ],
+)
 def test_no_space_wherever_a_file_is_written(server, tmp_path, place):
     project = make_project(tmp_path / "project")
     for stage, args in STAGES[:2]:

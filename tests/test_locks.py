@@ -120,6 +120,7 @@ def test_dvc_is_killed_and_its_child_goes_on(project, long_training):
 
 
 @pytest.mark.e2e
+@pytest.mark.exhaustive  # test_mistakes sees the second refused
 def test_of_two_dvc_repro_one_fails_and_the_other_is_undisturbed(project, long_training):
     first = start(project, "dvc", "repro", "train@teacher")
     wait_for(first, "epoch 3/")

@@ -123,6 +123,7 @@ def test_editing_one_variant_reruns_it_what_depends_on_it_and_the_tables(project
     assert "train.teacher.val_acc" not in named
 
 
+@pytest.mark.exhaustive  # a comment in a method's file re-runs them in every suite
 def test_editing_one_methods_file_reruns_its_variants_only(project):
     method = project.folder / "src/netpress/distill/kd.py"
     method.write_text(method.read_text(encoding="utf-8").replace("1 - options.weight", "1.5 - options.weight"))

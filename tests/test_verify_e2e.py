@@ -138,6 +138,7 @@ def test_code_that_changes_one_weight_is_within_tolerance_and_named(project):
     }
 
 
+@pytest.mark.exhaustive  # --quick names it in every suite, and test_verify_outcome judges the drift
 def test_a_param_changed_without_a_run_has_drifted_and_is_named(project):
     project.edit(lambda params: params["train"]["student_alone"].update(epochs=2))
     project.commit("a param, and no run")
