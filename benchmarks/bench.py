@@ -24,11 +24,11 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from netpress.checkpoint import Checkpoint, History
-from netpress.config import Augment, Recipe, Runtime
-from netpress.data.batches import DeviceSplit
-from netpress.engine import Schedule, fit, make_optimizer
-from netpress.models import build_model
+from netpress.core.batches import DeviceSplit
+from netpress.core.checkpoint import Checkpoint, History
+from netpress.core.engine import Schedule, fit, make_optimizer
+from netpress.core.networks import build_model
+from netpress.params.items import Augment, Recipe, Runtime
 
 RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
 RECIPE = Recipe(

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from netpress import artifacts, reader
-from netpress.artifacts import ONNX
-from netpress.base import plugins
 from netpress.base.project import find_root
-from netpress.base.schema import parse
-from netpress.bench import Bench, open_bench
-from netpress.export import OnnxModule
-from netpress.quantization import calibration_images
+from netpress.core import artifacts
+from netpress.core.artifacts import ONNX
+from netpress.core.context import Bench, open_bench
+from netpress.core.export import OnnxModule
+from netpress.params import plugins, reader
+from netpress.params.schema import parse
+from netpress.quantize.run import calibration_images
 
 #: Runs between two looks at the clock, and before the first.
 INNER = 50

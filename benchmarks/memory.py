@@ -65,8 +65,8 @@ def child(step: str, folder: str, count: int) -> str:
 
 def measure(kind: str, folder: str) -> None:
     """Prepare the data in `folder` and print the peak of this process as JSON."""
-    from netpress.config import Data
-    from netpress.data.prepared import prepare
+    from netpress.ingest.prepare import prepare
+    from netpress.params.items import Data
 
     data = Data(
         source="fashion-mnist" if kind == "idx" else "imagefolder",

@@ -6,11 +6,12 @@ plots/*.png, plots/pruning_curves.csv and plots/prune/<curve>.csv.
 
 from pathlib import Path
 
-from netpress.base.script import run_stage
+from netpress.process.script import run_stage
 
 
 def aggregate(root: Path) -> None:
-    from netpress import environment, reader
+    from netpress.params import reader
+    from netpress.process import environment
     from netpress.report.collect import collect, remove_stale
     from netpress.report.overview import brief
     from netpress.report.write import write_report

@@ -6,14 +6,14 @@ run.
 
 from pathlib import Path
 
-from netpress.base.script import run_stage
+from netpress.process.script import run_stage
 
 
 def check(root: Path) -> None:
     # Here, so that --help and Ctrl-C need not wait for torch.
     from netpress.base.files import write_text
     from netpress.base.project import CHECKED
-    from netpress.checks import check_project
+    from netpress.graph.checks import check_project
 
     params = check_project(root)
     write_text(root / CHECKED, "params.yaml was checked\n")

@@ -5,12 +5,12 @@ Writes models/distill/VARIANT/ and metrics/distill/VARIANT.json.
 
 from pathlib import Path
 
-from netpress.base.script import run_variant_stage
+from netpress.process.script import run_variant_stage
 
 
 def distill(root: Path, variant: str) -> None:
-    from netpress.bench import open_bench
-    from netpress.distillation import distill_student
+    from netpress.core.context import open_bench
+    from netpress.distill.run import distill_student
 
     distill_student(open_bench(root, "distill", variant))
 

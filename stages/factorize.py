@@ -5,12 +5,12 @@ Writes models/factorize/VARIANT/ and metrics/factorize/VARIANT.json.
 
 from pathlib import Path
 
-from netpress.base.script import run_variant_stage
+from netpress.process.script import run_variant_stage
 
 
 def factorize(root: Path, variant: str) -> None:
-    from netpress.bench import open_bench
-    from netpress.factorization import factorize_model
+    from netpress.core.context import open_bench
+    from netpress.factorize.run import factorize_model
 
     factorize_model(open_bench(root, "factorize", variant))
 

@@ -5,12 +5,12 @@ Writes models/lowrank/VARIANT/ and metrics/lowrank/VARIANT.json.
 
 from pathlib import Path
 
-from netpress.base.script import run_variant_stage
+from netpress.process.script import run_variant_stage
 
 
 def lowrank(root: Path, variant: str) -> None:
-    from netpress.bench import open_bench
-    from netpress.designs import train_design
+    from netpress.core.context import open_bench
+    from netpress.train.run import train_design
 
     train_design(open_bench(root, "lowrank", variant))
 

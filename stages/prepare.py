@@ -5,16 +5,18 @@ Writes data/prepared/ and metrics/data.json, and marks metrics/summary.md where 
 
 from pathlib import Path
 
-from netpress.base.script import run_stage
+from netpress.process.script import run_stage
 
 
 def main(root: Path) -> None:
     # Here, so that --help and Ctrl-C need not wait for numpy.
-    from netpress import environment, reader
-    from netpress.base.data_line import FACTS, MARK, mark_tables
     from netpress.base.files import sha256_file, write_json
     from netpress.base.project import PREPARED
-    from netpress.data.prepared import MANIFEST, doubts, prepare, summary
+    from netpress.core.dataset import MANIFEST
+    from netpress.ingest.prepare import doubts, prepare, summary
+    from netpress.params import reader
+    from netpress.process import environment
+    from netpress.report.data_line import FACTS, MARK, mark_tables
 
     data = reader.for_data(root / "params.yaml")
     manifest = prepare(root, data, root / PREPARED)

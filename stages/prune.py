@@ -6,12 +6,12 @@ metrics/prune/main.json, or the same under prune_sweep/VARIANT.
 
 from pathlib import Path
 
-from netpress.base.script import run_variant_stage
+from netpress.process.script import run_variant_stage
 
 
 def prune(root: Path, variant: str) -> None:
-    from netpress.bench import open_bench
-    from netpress.pruning import prune_curve
+    from netpress.core.context import open_bench
+    from netpress.prune.run import prune_curve
 
     prune_curve(open_bench(root, "prune" if variant == "main" else "prune_sweep", variant))
 

@@ -5,12 +5,12 @@ Writes models/quantize/VARIANT/ and metrics/quantize/VARIANT.json.
 
 from pathlib import Path
 
-from netpress.base.script import run_variant_stage
+from netpress.process.script import run_variant_stage
 
 
 def quantize(root: Path, variant: str) -> None:
-    from netpress.bench import open_bench
-    from netpress.quantization import quantize_model
+    from netpress.core.context import open_bench
+    from netpress.quantize.run import quantize_model
 
     quantize_model(open_bench(root, "quantize", variant))
 

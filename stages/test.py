@@ -6,12 +6,12 @@ Writes metrics/test/VARIANT.json; without a test split it holds no accuracy.
 
 from pathlib import Path
 
-from netpress.base.script import run_variant_stage
+from netpress.process.script import run_variant_stage
 
 
 def test(root: Path, model_id: str) -> None:
-    from netpress import reader
-    from netpress.final import measure_on_test
+    from netpress.final.run import measure_on_test
+    from netpress.params import reader
 
     measure_on_test(root, model_id, reader.for_final(root / "params.yaml", model_id))
 

@@ -5,13 +5,13 @@ Writes models/train/VARIANT/ and metrics/train/VARIANT.json.
 
 from pathlib import Path
 
-from netpress.base.script import run_variant_stage
+from netpress.process.script import run_variant_stage
 
 
 def train(root: Path, variant: str) -> None:
-    from netpress.bench import open_bench
-    from netpress.designs import train_design
-    from netpress.pretrained import with_start
+    from netpress.core.context import open_bench
+    from netpress.train.pretrained import with_start
+    from netpress.train.run import train_design
 
     train_design(with_start(open_bench(root, "train", variant)))
 

@@ -12,8 +12,8 @@ import torch
 from little import Server
 from project import fresh
 
-from netpress.config import Augment, Recipe, Runtime
-from netpress.data.batches import DeviceSplit
+from netpress.core.batches import DeviceSplit
+from netpress.params.items import Augment, Recipe, Runtime
 
 RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
 NO_AUGMENT = Augment(flip=False, crop_padding=0, resized_crop=0.0, erasing=0.0, mixup=0.0)

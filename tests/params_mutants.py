@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from netpress import profiles
+from netpress.params import profiles
 
 FOLDER = Path(__file__).parent.parent / "profiles"
 #: Every profile as params.yaml, thrice, and the overlays alone, in which most keys are missing.

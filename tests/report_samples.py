@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base import files
-from netpress.config import Params
-from netpress.reader import load
+from netpress.params.items import Params
+from netpress.params.reader import load
 from netpress.report.collect import Study, collect
 
 DEFAULT = Path(__file__).parent.parent / "profiles" / "default.yaml"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from netpress.config import Data
-from netpress.data.splits import Split
+from netpress.core.dataset import Split
+from netpress.params.items import Data
 
 ROOT = Path(__file__).parent.parent
 

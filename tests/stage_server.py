@@ -18,17 +18,17 @@ from pathlib import Path
 
 import torch
 
-import netpress.checkpoint
-import netpress.designs
-import netpress.distillation
-import netpress.export
-import netpress.factorization
-import netpress.pruning
-import netpress.quantization
+import netpress.core.checkpoint
+import netpress.core.export
+import netpress.distill.run
+import netpress.factorize.run
+import netpress.prune.run
+import netpress.quantize.run
 import netpress.report.write
+import netpress.train.run
 from netpress.base import files
-from netpress.export import export_onnx
-from netpress.models import build_model
+from netpress.core.export import export_onnx
+from netpress.core.networks import build_model
 
 
 def die():

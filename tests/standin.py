@@ -16,11 +16,16 @@ from little import CURVE, DESIGN, SECTIONS, make_project
 from ruamel.yaml import YAML
 from torch import nn
 
-from netpress import artifacts, designs, factorization, final, pruning, quantization, runs
-from netpress.artifacts import load
-from netpress.data.batches import Batch
-from netpress.measure import evaluate
-from netpress.quantize import int8_static
+from netpress.core import artifacts
+from netpress.core import seeds as runs
+from netpress.core.artifacts import load
+from netpress.core.batches import Batch
+from netpress.core.measure import evaluate
+from netpress.factorize import run as factorization
+from netpress.final import run as final
+from netpress.prune import run as pruning
+from netpress.quantize import run as quantization
+from netpress.quantize.methods import int8_static
 
 #: Neither from 0 nor rising; the first is shipped.
 SEEDS = [5, 2]
@@ -175,7 +180,7 @@ def run_all(folder):
         for module in (factorization, final, pruning, quantization):
             patch.setattr(module, "evaluate", made.evaluate)
         for stage, variant in ORDER:
-            for module in (designs, factorization, pruning):
+            for module in (runs, factorization, pruning):
                 patch.setattr(module, "fit", made.fit(f"{stage}/{variant}"))
             run(folder, stage, variant)
     return made

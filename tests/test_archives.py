@@ -13,10 +13,10 @@ import pytest
 from source_samples import gather, paint, settings
 
 from netpress.base.errors import DataError
-from netpress.data import archive_members, archives
-from netpress.data.archives import folder_of
-from netpress.data.prepared import prepare
-from netpress.sources import imagefolder
+from netpress.ingest import archive_members, archives
+from netpress.ingest.archives import folder_of
+from netpress.ingest.prepare import prepare
+from netpress.ingest.sources import imagefolder
 
 TAR_MODES = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
 

@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from netpress import artifacts
-from netpress.artifacts import HISTORY, ONNX, SPEC, WEIGHTS, Spec, load_model, save_model, weights_as_bytes
 from netpress.base import files
 from netpress.base.errors import ArtifactError
-from netpress.channels import importance_of, remove_channels
-from netpress.export import OnnxModule, export_onnx
-from netpress.factorization import factorize_network
-from netpress.measure import count_params, weight_bytes
-from netpress.models import build_model, layer_sizes, widths_edit
+from netpress.core import artifacts
+from netpress.core.artifacts import HISTORY, ONNX, SPEC, WEIGHTS, Spec, load_model, save_model, weights_as_bytes
+from netpress.core.edits import layer_sizes, widths_edit
+from netpress.core.export import OnnxModule, export_onnx
+from netpress.core.measure import count_params, weight_bytes
+from netpress.core.networks import build_model
+from netpress.factorize.run import factorize_network
+from netpress.prune.channels import importance_of, remove_channels
 
 
 def made(arch="compact_cnn", options=None, edit=None):

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from little import make_project
 from test_artifacts import contents, made
 
-from netpress import artifacts, checkpoint, reader, store
-from netpress.artifacts import HISTORY, ONNX, SEEDS, SPEC, WEIGHTS
 from netpress.base import files
 from netpress.base.errors import ArtifactError
-from netpress.data.prepared import load_manifest, load_split, prepare
-from netpress.engine import make_optimizer
+from netpress.core import artifacts, checkpoint
+from netpress.core import resume as store
+from netpress.core.artifacts import HISTORY, ONNX, SEEDS, SPEC, WEIGHTS
+from netpress.core.dataset import load_manifest, load_split
+from netpress.core.engine import make_optimizer
+from netpress.ingest.prepare import prepare
+from netpress.params import reader
 from netpress.report.collect import TestMetrics, _read
 
 METRICS = {"test_acc": 0.875, "n_images": 3000, "weights_sha256": "0" * 64}

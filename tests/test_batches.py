@@ -7,8 +7,8 @@ from conftest import NO_AUGMENT, striped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netpress.data import batches
-from netpress.data.batches import _boxes, batches_per_epoch, crop_and_flip, erase, resize_boxes, training_batches
+from netpress.core import batches
+from netpress.core.batches import _boxes, batches_per_epoch, crop_and_flip, erase, resize_boxes, training_batches
 
 ALL = NO_AUGMENT.model_copy(update={"flip": True, "crop_padding": 2, "erasing": 0.5})
 

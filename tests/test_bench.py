@@ -14,12 +14,12 @@ from little import CURVE, DESIGN, make_project, write_idx
 from ruamel.yaml import YAML
 
 from netpress.base.errors import ConfigError
-from netpress.base.schema import AUTO, parse
-from netpress.bench import environment_of, fitted, set_up
-from netpress.config import Prune, Recipe, Train, VariantConfig
-from netpress.data.batches import batches_per_epoch, enough_epochs, sized
-from netpress.data.prepared import load_manifest
-from netpress.runs import chance
+from netpress.core.batches import batches_per_epoch, enough_epochs, sized
+from netpress.core.context import environment_of, fitted, set_up
+from netpress.core.dataset import load_manifest
+from netpress.core.seeds import chance
+from netpress.params.items import Prune, Recipe, Train, VariantConfig
+from netpress.params.schema import AUTO, parse
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from netpress import checkpoint
-from netpress.checkpoint import Checkpoint
+from netpress.core import checkpoint
+from netpress.core.checkpoint import Checkpoint
 
 
 def trained(steps):

@@ -10,7 +10,7 @@ import pytest
 from source_samples import cifar_batch, published, settings
 
 from netpress.base.errors import DataError
-from netpress.sources import _cifar
+from netpress.ingest.sources import _cifar
 
 
 def test_cifar_rows_become_pictures(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from netpress import reader
+from netpress.params import reader
 from netpress.report.collect import collect
 from netpress.report.write import SUMMARY, make_report
 

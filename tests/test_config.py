@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from netpress import reader
 from netpress.base.errors import ConfigError
-from netpress.graph import load_checked
+from netpress.graph.checks import load_checked
+from netpress.params import reader
 
 ROOT = Path(__file__).parent.parent
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))

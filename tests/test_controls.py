@@ -11,11 +11,12 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from netpress.base.errors import ConfigError
-from netpress.channels import importance_of, remove_channels
-from netpress.config import Prune
-from netpress.measure import count_params
-from netpress.models import build_edited, build_model, layer_sizes, sequence_edit, widths_edit
-from netpress.pruning import control_rounds
+from netpress.core.edits import layer_sizes, sequence_edit, widths_edit
+from netpress.core.measure import count_params
+from netpress.core.networks import build_edited, build_model
+from netpress.params.items import Prune
+from netpress.prune.channels import importance_of, remove_channels
+from netpress.prune.run import control_rounds
 
 #: Of two rounds.
 ITEM = {"from": "train/teacher"} | CURVE | {"control": True, "control_rounds": [1], "control_epochs": 3}

@@ -24,8 +24,9 @@ from PIL import Image
 from source_samples import cifar_batch, idx, published, settings
 
 from netpress.base.errors import ArtifactError, ConfigError, DataError
-from netpress.data.prepared import load_split, prepare
-from netpress.sources import _cifar
+from netpress.core.dataset import load_split
+from netpress.ingest.prepare import prepare
+from netpress.ingest.sources import _cifar
 
 ORDINARY, ALL = 200, 2000
 SECONDS = 10.0

@@ -6,8 +6,9 @@ import json
 import pytest
 from little import STAGES, make_project
 
-from netpress.base import data_line, files
+from netpress.base import files
 from netpress.base.errors import ArtifactError
+from netpress.report import data_line
 
 FACTS = {
     "source": "food11",

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netpress.base import plugins
-from netpress.base.schema import parse
-from netpress.config import Distill
-from netpress.data.batches import Batch
-from netpress.distill import kd
-from netpress.distillation import taught_by
-from netpress.engine import Schedule, fit
-from netpress.models import build_model
+from netpress.core.batches import Batch
+from netpress.core.engine import Schedule, fit
+from netpress.core.networks import build_model
+from netpress.distill.losses import kd
+from netpress.distill.run import taught_by
+from netpress.params import plugins
+from netpress.params.items import Distill
+from netpress.params.schema import parse
 
 #: Ordinary options of every method; the contract test runs over all of them.
 OPTIONS = {"kd": {"temperature": 4.0, "weight": 0.7}}
@@ -58,13 +58,13 @@ def test_kd_is_averaged_over_images_only():
 
 
 def test_every_method_has_its_options_here():
-    assert set(OPTIONS) == set(plugins.names("distill"))
+    assert set(OPTIONS) == set(plugins.names("distill/losses"))
 
 
-@pytest.mark.parametrize("name", plugins.names("distill"))
+@pytest.mark.parametrize("name", plugins.names("distill/losses"))
 def test_contract(name):
     """Finite, lowest at the teacher's own logits when the labels agree, and with a gradient for the student alone."""
-    method = plugins.load("distill", name)
+    method = plugins.load("distill/losses", name)
     options = parse(method.Options, OPTIONS[name], name)
     teacher = (one_hot() * 10).requires_grad_()
     student = logits(3).requires_grad_()

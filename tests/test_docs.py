@@ -12,9 +12,9 @@ import pytest
 from little import DESIGN, environment, make_project
 from ruamel.yaml import YAML
 
-from netpress.base import plugins
 from netpress.base.errors import ConfigError
-from netpress.base.schema import parse
+from netpress.params import plugins
+from netpress.params.schema import parse
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_the_line_of_the_contract_test_has_the_options_of_every_method(blocks):
     module = types.ModuleType("logits_mse")
     exec(method, module.__dict__)
     options = ast.literal_eval(line.partition("=")[2].strip())
-    assert set(options) == {*plugins.names("distill"), module.__name__}
+    assert set(options) == {*plugins.names("distill/losses"), module.__name__}
     assert parse(module.Options, options[module.__name__], "logits_mse").weight == 0.5
     with pytest.raises(ConfigError, match=r"logits_mse\.weight = 2: must be .*share of the teacher in the loss"):
         parse(module.Options, {"weight": 2}, "logits_mse")

@@ -13,7 +13,7 @@ from source_samples import paint
 
 from netpress.__main__ import main
 from netpress.cli import doctor
-from netpress.sources import _look
+from netpress.ingest import look as _look
 
 ROOT = Path(__file__).parent.parent
 

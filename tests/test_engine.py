@@ -8,11 +8,11 @@ from conftest import RECIPE, RUNTIME, striped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpress import checkpoint
 from netpress.base.errors import ConfigError, TrainingError
-from netpress.engine import Schedule, cross_entropy, fit, layer_seed, learning_rate, make_optimizer
-from netpress.measure import autocast, evaluate
-from netpress.models import build_model
+from netpress.core import checkpoint
+from netpress.core.engine import Schedule, cross_entropy, fit, layer_seed, learning_rate, make_optimizer
+from netpress.core.measure import autocast, evaluate
+from netpress.core.networks import build_model
 
 
 def small_network(seed=0):

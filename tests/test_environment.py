@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from report_samples import sample_params, write_metrics
 
-from netpress import environment
 from netpress.base.errors import ArtifactError
-from netpress.environment import Records
+from netpress.process import environment
+from netpress.process.environment import Records
 from netpress.report.collect import collect
 from netpress.report.environments import HEADING, note, without_note
 from netpress.report.write import write_report

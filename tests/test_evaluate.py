@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import RECIPE, RUNTIME, striped
 
-from netpress.engine import Schedule, fit
-from netpress.measure import agreement, evaluate, evidence
-from netpress.models import build_model
+from netpress.core.engine import Schedule, fit
+from netpress.core.measure import agreement, evaluate, evidence
+from netpress.core.networks import build_model
 
 
 def half_trained(seed=0, **options):

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import nn
 
-from netpress.artifacts import load_model
+from netpress.core.artifacts import load_model
 
 SEEDS = [5, 2]
 CHANGES = {

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netpress.base import plugins
 from netpress.base.errors import ConfigError
-from netpress.factorization import factorize_network
-from netpress.lowrank import tucker2
-from netpress.measure import count_params
-from netpress.models import build_model, rebuild
+from netpress.core.measure import count_params
+from netpress.core.networks import build_model, rebuild
+from netpress.factorize.methods import tucker2
+from netpress.factorize.run import factorize_network
+from netpress.params import plugins
 
 
 @given(
@@ -59,7 +59,7 @@ def test_a_chain_that_would_not_be_smaller_is_not_made():
     assert tucker2.factorize(nn.Conv2d(32, 32, 3), tucker2.Options(rank=0.97, min_channels=8)) is None
 
 
-@pytest.mark.parametrize("method", plugins.names("lowrank"))
+@pytest.mark.parametrize("method", plugins.names("factorize/methods"))
 def test_contract_smaller_close_and_rebuilt_exactly(method):
     """Every method at its ordinary settings: a smaller network that its edit rebuilds bit by bit."""
     torch.manual_seed(0)

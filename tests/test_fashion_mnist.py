@@ -11,8 +11,8 @@ import pytest
 from source_samples import EMBEDDED, gather, idx, settings
 
 from netpress.base.errors import DataError
-from netpress.data import pieces
-from netpress.sources import fashion_mnist
+from netpress.ingest import pieces
+from netpress.ingest.sources import fashion_mnist
 
 FASHION = settings("fashion-mnist")
 

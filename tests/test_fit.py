@@ -9,11 +9,11 @@ import torch
 from conftest import NO_AUGMENT, RECIPE, RUNTIME, striped
 from torch import nn
 
-from netpress import engine
-from netpress.data.batches import training_batches
-from netpress.engine import Schedule, cross_entropy, fit, make_optimizer
-from netpress.measure import evaluate
-from netpress.models import build_model
+from netpress.core import engine
+from netpress.core.batches import training_batches
+from netpress.core.engine import Schedule, cross_entropy, fit, make_optimizer
+from netpress.core.measure import evaluate
+from netpress.core.networks import build_model
 
 AUGMENT = NO_AUGMENT.model_copy(update={"flip": True, "crop_padding": 2, "erasing": 0.3})
 RICH = RECIPE.model_copy(update={"label_smoothing": 0.2, "augment": AUGMENT, "lr": 0.02})

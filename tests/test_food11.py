@@ -14,8 +14,8 @@ from source_samples import gather, paint, settings
 
 from netpress.base.errors import DataError
 from netpress.base.files import sha256_file
-from netpress.data.prepared import prepare
-from netpress.sources import food11
+from netpress.ingest.prepare import prepare
+from netpress.ingest.sources import food11
 
 FOOD = settings("food11", resolution=32)
 SPLITS = {"training": 3, "validation": 2}

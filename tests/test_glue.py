@@ -7,11 +7,11 @@ import torch
 from little import CURVE
 from standin import LONE, ORDER, SEEDS
 
-from netpress.artifacts import read_spec
-from netpress.channels import importance_of, remove_channels
-from netpress.factorization import factorize_network
-from netpress.measure import count_params
-from netpress.models import build_edited, build_model
+from netpress.core.artifacts import read_spec
+from netpress.core.measure import count_params
+from netpress.core.networks import build_edited, build_model
+from netpress.factorize.run import factorize_network
+from netpress.prune.channels import importance_of, remove_channels
 
 
 def same(one, other):

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from standin import BEST, LAST, SEEDS
 from torch import nn
 
-from netpress import artifacts
-from netpress.artifacts import load
-from netpress.bench import open_bench
+from netpress.core import artifacts
+from netpress.core.artifacts import load
+from netpress.core.context import open_bench
 
 
 @pytest.mark.parametrize(

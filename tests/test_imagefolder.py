@@ -11,8 +11,8 @@ from PIL import Image
 from source_samples import gather, paint, settings
 
 from netpress.base.errors import DataError
-from netpress.data.spool import spool
-from netpress.sources import _pictures, _tree, imagefolder
+from netpress.ingest.sources import _pictures, _tree, imagefolder
+from netpress.ingest.spool import spool
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from conftest import striped
 from torch import nn
 
-from netpress.measure import accuracy_by_class, agreement, calibration_error, evaluate, evidence
+from netpress.core.measure import accuracy_by_class, agreement, calibration_error, evaluate, evidence
 
 
 class Says(nn.Module):

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from netpress.base import plugins
 from netpress.base.errors import ConfigError
-from netpress.measure import count_macs, count_params, weight_bytes
-from netpress.models import build_model, build_on_meta, layer_sizes
+from netpress.core.edits import layer_sizes
+from netpress.core.measure import count_macs, count_params, weight_bytes
+from netpress.core.networks import build_model, build_on_meta
+from netpress.params import plugins
 
 #: Architecture, options, parameters, bytes of the weights and buffers; 3 channels and 11 classes.
 EXACT = [

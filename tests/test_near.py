@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from netpress.data.near import DISTANCE, LEAST_BITS, difference_hashes, find_twins, near_pairs
+from netpress.ingest.near_duplicates import DISTANCE, LEAST_BITS, difference_hashes, find_twins, near_pairs
 
 
 def scene(seed, size=64, channels=3):

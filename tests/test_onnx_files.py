@@ -13,10 +13,10 @@ from PIL import Image
 from test_food11 import course
 from test_food11 import project as food_project
 
-from netpress import artifacts
 from netpress.__main__ import main
-from netpress.export import with_metadata, without_metadata
-from netpress.sources._pictures import decode
+from netpress.core import artifacts
+from netpress.core.export import with_metadata, without_metadata
+from netpress.ingest.sources._pictures import decode
 
 MODEL = "models/distill/kd_strong/seed_0/model.onnx"
 

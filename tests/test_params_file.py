@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from netpress import reader
-from netpress.base import params_file
 from netpress.base.errors import ConfigError
-from netpress.graph import load_checked
+from netpress.graph.checks import load_checked
+from netpress.params import reader
+from netpress.params.document import parse_document
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "profiles" / "default.yaml").read_text(encoding="utf-8")
@@ -127,7 +127,7 @@ def test_line_ends_of_windows_are_accepted(path):
 
 
 def test_every_key_has_its_line_and_column():
-    document = params_file.parse_text(DEFAULT.encode(), "params.yaml")
+    document = parse_document(DEFAULT.encode(), "params.yaml")
     lines = DEFAULT.splitlines()
     assert len(document.content.places) > 200
     for key, (line, column) in document.content.places.items():

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from params_mutants import NASTY, mutant
 
-from netpress import config, reader
-from netpress.base import params_file
 from netpress.base.errors import ConfigError
-from netpress.graph import load_checked
+from netpress.graph.checks import load_checked
+from netpress.params import items as config
+from netpress.params import reader
+from netpress.params.document import parse_document
 
 SECONDS_EACH = 5.0
 
@@ -112,7 +113,7 @@ def test_what_dvc_writes_is_read_back_or_refused(values):
     except UnicodeEncodeError:  # a lone surrogate cannot be written
         return
     try:
-        document = params_file.parse_text(content, "params.yaml")
+        document = parse_document(content, "params.yaml")
         with document.located():
             document.refuse_doubtful()
     except ConfigError as error:
@@ -127,7 +128,7 @@ def test_a_scalar_is_read_as_dvc_reads_it_or_refused(text):
     """Numbers, words, signs: in what place a form is ambiguous is ours to say, but never another value."""
     content = f"a: {text}\n".encode()
     try:
-        document = params_file.parse_text(content, "params.yaml")
+        document = parse_document(content, "params.yaml")
         with document.located():
             document.refuse_doubtful()
     except ConfigError as error:

@@ -9,7 +9,7 @@ import pytest
 from project import ALL_STAGES, fresh, stages_run
 from ruamel.yaml import YAML
 
-from netpress.export import without_metadata
+from netpress.core.export import without_metadata
 
 pytestmark = pytest.mark.e2e
 
@@ -125,7 +125,7 @@ def test_editing_one_variant_reruns_it_what_depends_on_it_and_the_tables(project
 
 @pytest.mark.exhaustive  # a comment in a method's file re-runs them in every suite
 def test_editing_one_methods_file_reruns_its_variants_only(project):
-    method = project.folder / "src/netpress/distill/kd.py"
+    method = project.folder / "src/netpress/distill/losses/kd.py"
     method.write_text(method.read_text(encoding="utf-8").replace("1 - options.weight", "1.5 - options.weight"))
     assert project.repro() == {"distill@kd", "quantize@student_fp16", "test@distill/kd", "aggregate"}
 

@@ -10,7 +10,7 @@ from test_food11 import course
 from test_food11 import project as food_project
 
 from netpress.__main__ import main
-from netpress.sources.food11 import CLASSES
+from netpress.ingest.sources.food11 import CLASSES
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,12 @@ from source_samples import EMBEDDED, ROOT, paint, settings
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError, DataError
-from netpress.data import pieces, progress
-from netpress.data.images import resize_all, square
-from netpress.data.near import difference_hashes
-from netpress.data.prepared import channel_statistics, doubts, load_manifest, load_split, prepare, summary
+from netpress.core.dataset import load_manifest, load_split
+from netpress.ingest import pieces
+from netpress.ingest.images import resize_all, square
+from netpress.ingest.near_duplicates import difference_hashes
+from netpress.ingest.prepare import channel_statistics, doubts, prepare, summary
+from netpress.process import progress
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import torch
 from little import DESIGN, make_project
 from torch import nn
 
-from netpress import pretrained
-from netpress.artifacts import load_model, tensors_as_bytes
 from netpress.base.errors import ArtifactError, ConfigError, ParamsError
 from netpress.base.files import sha256_file
-from netpress.bench import open_bench
-from netpress.graph import load_checked
-from netpress.models import build_model
-from netpress.pretrained import WEIGHTS, head_of, load_into, weights_file, with_start
+from netpress.core.artifacts import load_model, tensors_as_bytes
+from netpress.core.context import open_bench
+from netpress.core.networks import build_model
+from netpress.graph.checks import load_checked
+from netpress.train import pretrained
+from netpress.train.pretrained import WEIGHTS, head_of, load_into, weights_file, with_start
 
 OPTIONS = {"width": 0.5}
 KEY = "train.x.init"

@@ -7,13 +7,13 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from netpress import profiles, reader
 from netpress.__main__ import main
 from netpress.base.errors import ConfigError
-from netpress.channels import importance_of, plan_rounds, share_epochs
-from netpress.config import Prune
-from netpress.models import build_model
-from netpress.pruning import control_rounds
+from netpress.core.networks import build_model
+from netpress.params import profiles, reader
+from netpress.params.items import Prune
+from netpress.prune.channels import importance_of, plan_rounds, share_epochs
+from netpress.prune.run import control_rounds
 
 ROOT = Path(__file__).parent.parent
 ITEM = "{arch: mobile_student, options: {}, recipe: plain, epochs: 1, init: none}"

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netpress.base.errors import ConfigError
-from netpress.channels import importance_of, plan_rounds, remove_channels, share_epochs
-from netpress.measure import count_params
-from netpress.models import build_model, layer_sizes, rebuild, widths_edit
+from netpress.core.edits import layer_sizes, widths_edit
+from netpress.core.measure import count_params
+from netpress.core.networks import build_model, rebuild
+from netpress.prune.channels import importance_of, plan_rounds, remove_channels, share_epochs
 
 NETWORKS = [
     ("resnet18", {"width": 0.25}),

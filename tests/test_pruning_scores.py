@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from netpress.channels import importance_of, remove_channels
+from netpress.prune.channels import importance_of, remove_channels
 
 
 class Two(nn.Module):

@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import RECIPE, RUNTIME, striped
 
-from netpress.base import plugins
 from netpress.base.errors import ConfigError
-from netpress.base.schema import parse
-from netpress.engine import Schedule, fit
-from netpress.export import OnnxModule, export_onnx
-from netpress.measure import evaluate
-from netpress.models import build_model
-from netpress.quantization import MOST_DIFFERENT, calibration_images, fused_difference, initializer_bytes
-from netpress.quantize import weights
+from netpress.core.engine import Schedule, fit
+from netpress.core.export import OnnxModule, export_onnx
+from netpress.core.measure import evaluate
+from netpress.core.networks import build_model
+from netpress.params import plugins
+from netpress.params.schema import parse
+from netpress.quantize.methods import weights
+from netpress.quantize.run import MOST_DIFFERENT, calibration_images, fused_difference, initializer_bytes
 
 INT8 = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}
 #: Options of every method, the largest size allowed relative to fp32, and the largest integer that a weight becomes.
@@ -47,7 +47,7 @@ def trained(request):
 
 
 def test_every_method_is_tested():
-    assert set(METHODS) == set(plugins.names("quantize"))
+    assert set(METHODS) == set(plugins.names("quantize/methods"))
 
 
 def rounding_share(network, images, largest, activations):
@@ -84,7 +84,7 @@ def rounding_share(network, images, largest, activations):
 @pytest.mark.parametrize(("name", "options", "share", "largest"), CASES, ids=[f"{c[0]}{c[1]}" for c in CASES])
 def test_contract(trained, name, options, share, largest):
     network, data = trained
-    method = plugins.load("quantize", name)
+    method = plugins.load("quantize/methods", name)
     options = parse(method.Options, options, name)
     train, val = striped(192), striped(96, seed=1)
     images = calibration_images(train, method.calibration_count(options), 0)
@@ -104,7 +104,7 @@ def test_contract(trained, name, options, share, largest):
 
 
 def int8(data, images, **changes):
-    method = plugins.load("quantize", "int8_static")
+    method = plugins.load("quantize/methods", "int8_static")
     return method.quantize(data, images, parse(method.Options, INT8 | changes, "int8_static"))
 
 
@@ -284,7 +284,7 @@ def test_other_bits_and_blocks_are_refused(key, value, says):
 
 def test_fp16_rounds_weights_and_nothing_else(trained):
     network, data = trained
-    method = plugins.load("quantize", "fp16")
+    method = plugins.load("quantize/methods", "fp16")
     module = OnnxModule(method.quantize(data, np.zeros((0, 1, 28, 28), np.float32), method.Options()), threads=1)
     val = striped(48, seed=2)
     inputs = val.normalize(val.images)

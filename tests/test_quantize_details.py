@@ -7,9 +7,9 @@ import torch
 from onnx import numpy_helper
 from test_quantization import one_layer
 
-from netpress.export import OnnxModule, export_onnx
-from netpress.models import build_model
-from netpress.quantize import fp16, int8_static, weights
+from netpress.core.export import OnnxModule, export_onnx
+from netpress.core.networks import build_model
+from netpress.quantize.methods import fp16, int8_static, weights
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import torch
 from conftest import striped
 from little import forget, make_project
 
-from netpress import quantization
-from netpress.base import plugins
-from netpress.bench import open_bench
-from netpress.quantization import COMPARED, MOST_DIFFERENT, calibration_images, quantize_model, warning
+from netpress.core.context import open_bench
+from netpress.params import plugins
+from netpress.quantize import run as quantization
+from netpress.quantize.run import COMPARED, MOST_DIFFERENT, calibration_images, quantize_model, warning
 
 CALIBRATED = 48
 OPTIONS = {"calibration_images": CALIBRATED, "calibration": "minmax", "reduce_range": True}
@@ -64,7 +64,7 @@ def nearest(images, known):
 
 
 def test_calibration_and_comparison_see_training_images_and_no_others(trained, monkeypatch):
-    method, seen = plugins.load("quantize", "int8_static"), {}
+    method, seen = plugins.load("quantize/methods", "int8_static"), {}
     quantize, compare = method.quantize, quantization.fused_difference
 
     def calibrating(data, images, options):
@@ -97,7 +97,7 @@ def negated(data):
 
 @pytest.mark.parametrize("name", ["int8", "w4"])
 def test_the_figures_are_those_of_the_file_that_is_saved(trained, monkeypatch, name):
-    method = plugins.load("quantize", "int8_static" if name == "int8" else "weights")
+    method = plugins.load("quantize/methods", "int8_static" if name == "int8" else "weights")
     quantize = method.quantize
     monkeypatch.setattr(method, "quantize", lambda *given: negated(quantize(*given)))
     metrics = quantized(trained, name)
@@ -123,7 +123,7 @@ def test_a_file_that_runs_otherwise_than_it_is_written_is_told_in_one_line(train
 
 
 def test_the_warning_names_the_key_that_helps_where_there_is_one():
-    method = plugins.load("quantize", "int8_static")
+    method = plugins.load("quantize/methods", "int8_static")
     key = "quantize.int8.method_options"
     full = warning("x", key, 0.35, method.Options(**OPTIONS | {"reduce_range": False}))
     assert full.endswith("set quantize.int8.method_options.reduce_range: true")

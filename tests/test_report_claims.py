@@ -9,7 +9,7 @@ from report_samples import sample_params, study_in, write, write_metrics
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
-from netpress.config import Claim
+from netpress.params.items import Claim
 from netpress.report import claims_figure, style
 from netpress.report.claims import (
     FAILS,

@@ -5,8 +5,8 @@ from report_samples import sample_params, study_in, write, write_metrics
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
-from netpress.config import Experiment
-from netpress.report.evidence import observations
+from netpress.params.items import Experiment
+from netpress.report.observations import observations
 from netpress.report.write import write_report
 
 EXPERIMENT = Experiment.model_validate(

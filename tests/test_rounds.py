@@ -8,11 +8,11 @@ import torch_pruning as tp
 from little import SECTIONS, make_project
 
 from netpress.base.errors import ConfigError
-from netpress.channels import importance_of, plan_rounds
-from netpress.graph import load_checked
-from netpress.measure import count_params
-from netpress.models import build_model
-from netpress.rounds import estimated_rounds
+from netpress.core.measure import count_params
+from netpress.core.networks import build_model
+from netpress.graph.checks import load_checked
+from netpress.graph.rounds import estimated_rounds
+from netpress.prune.channels import importance_of, plan_rounds
 
 ARCHS = [
     ("resnet18", {"width": 0.25, "stem": "pooled"}),

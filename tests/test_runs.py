@@ -2,7 +2,7 @@
 
 import pytest
 
-from netpress.runs import over_seeds
+from netpress.core.seeds import over_seeds
 
 
 def row(acc, **more):

@@ -9,7 +9,7 @@ import torch
 
 from netpress.base.errors import ConfigError
 from netpress.base.project import find_root
-from netpress.base.script import guarded
+from netpress.process.script import guarded
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "stages").glob("*.py"))

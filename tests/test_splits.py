@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netpress.base.errors import DataError
-from netpress.config import Data
-from netpress.data.splits import Listing, separate, split_off
+from netpress.ingest.splits import Listing, separate, split_off
+from netpress.params.items import Data
 
 DATA = Data(
     source="imagefolder",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from netpress import store
 from netpress.base import files
+from netpress.core import resume as store
 
 
 @pytest.fixture

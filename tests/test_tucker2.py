@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from netpress.lowrank.tucker2 import Options, factorize
+from netpress.factorize.methods.tucker2 import Options, factorize
 
 
 def leading(matrix, rank):

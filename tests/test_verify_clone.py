@@ -13,8 +13,9 @@ import pytest
 
 from netpress.__main__ import main
 from netpress.base.errors import NetpressError
+from netpress.process.commands import environ
 from netpress.verify import rerun
-from netpress.verify.clone import clean_clone, environ
+from netpress.verify.clone import clean_clone
 
 ROOT = Path(__file__).parent.parent
 GRAPH = """\

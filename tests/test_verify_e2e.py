@@ -120,7 +120,7 @@ def test_one_stages_code_changed_is_named_with_its_stages(project):
 
 
 def test_code_that_changes_one_weight_is_within_tolerance_and_named(project):
-    with (project.folder / "src/netpress/artifacts.py").open("a", encoding="utf-8") as stream:
+    with (project.folder / "src/netpress/core/artifacts.py").open("a", encoding="utf-8") as stream:
         stream.write(
             "\n\n_exact = weights_as_bytes\n\n\ndef weights_as_bytes(network: nn.Module) -> bytes:\n"
             "    with torch.no_grad():\n        next(network.parameters()).view(-1)[0] += 1e-3\n"
@@ -131,7 +131,7 @@ def test_code_that_changes_one_weight_is_within_tolerance_and_named(project):
     assert (code, document["verdict"], document["first_diverged"]) == (3, "within tolerance", "train@student_alone")
     _, prepare, train = document["stages"]
     assert prepare["verdict"] == "bit-exact"
-    assert train["changed"] == ["src/netpress/artifacts.py changed"]
+    assert train["changed"] == ["src/netpress/core/artifacts.py changed"]
     assert {o["path"]: o["verdict"] for o in train["outputs"]} == {
         "models/train/student_alone": "within tolerance",
         "metrics/train/student_alone.json": "within tolerance",

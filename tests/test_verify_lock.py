@@ -4,7 +4,7 @@ import pytest
 
 from netpress.base.errors import ArtifactError
 from netpress.verify import plan
-from netpress.verify.lock import Entry, changed_inputs, changed_values, in_order, parents, read_lock, with_ancestors
+from netpress.verify.dvc_lock import Entry, changed_inputs, changed_values, in_order, parents, read_lock, with_ancestors
 from netpress.verify.quick_graph import lineage
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from netpress.report.environments import HEADING
 from netpress.verify import plan
-from netpress.verify.lock import Entry
+from netpress.verify.dvc_lock import Entry
 from netpress.verify.outcome import (
     TOLERANCE,
     Output,

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from report_samples import sample_params, study_in, write_metrics
 
-from netpress import artifacts, environment
-from netpress.artifacts import Spec
 from netpress.base import files
-from netpress.data import prepared
-from netpress.data.prepared import Manifest
+from netpress.core import artifacts
+from netpress.core.artifacts import Spec
+from netpress.core.dataset import Manifest
+from netpress.ingest import prepare as prepared
+from netpress.process import environment
 from netpress.report.write import write_report
 from netpress.verify import quick_graph, quick_local, quick_results
 from netpress.verify.imports import local_imports, missing_deps, needless_deps
@@ -226,30 +227,32 @@ def test_an_import_inside_a_function_that_deps_lack_is_named(code):
     script.write_text(script.read_text() + "\n\ndef later():\n    import netpress.export\n")
     (finding,) = quick_graph.code_findings(code)
     assert finding.where == "dvc.yaml: prepare"
-    assert "imports src/netpress/export.py" in finding.text
+    assert "imports src/netpress/core/export.py" in finding.text
 
 
 def test_an_import_of_one_method_counts_for_its_stage(code):
-    method = code / "src/netpress/distill/kd.py"
+    method = code / "src/netpress/distill/losses/kd.py"
     method.write_text(method.read_text() + "\nfrom netpress.channels import importance_of\n")
     (finding,) = quick_graph.code_findings(code)
     assert finding.where == "dvc.yaml: distill"
-    assert "src/netpress/channels.py" in finding.text
+    assert "src/netpress/prune/channels.py" in finding.text
 
 
 def test_a_dependency_on_code_that_is_not_imported_is_named(code):
     graph = code / "dvc.yaml"
     text = graph.read_text()
     graph.write_text(
-        text.replace("      - stages/aggregate.py\n", "      - stages/aggregate.py\n      - src/netpress/engine.py\n")
+        text.replace(
+            "      - stages/aggregate.py\n", "      - stages/aggregate.py\n      - src/netpress/core/engine.py\n"
+        )
     )
     (finding,) = quick_graph.code_findings(code)
     assert finding.where == "dvc.yaml: aggregate"
-    assert "deps name src/netpress/engine.py" in finding.text
+    assert "deps name src/netpress/core/engine.py" in finding.text
 
 
 def test_code_that_is_not_python_is_a_finding(code):
-    (code / "src/netpress/channels.py").write_text("def (")
+    (code / "src/netpress/prune/channels.py").write_text("def (")
     importers = {f"dvc.yaml: {stage}" for stage in ("check", "prune", "prune_sweep")}
     assert {f.where for f in quick_graph.code_findings(code)} == importers
 
@@ -280,8 +283,8 @@ def status_of(root, status):
 
 
 def quick_graph_entry(root):
-    from netpress import reader
-    from netpress.verify.lock import Entry
+    from netpress.params import reader
+    from netpress.verify.dvc_lock import Entry
 
     params = reader.read(root / "params.yaml")
     return Entry("cmd", {}, {"train.large_cnn": params["train"]["large_cnn"] | {"epochs": 99}}, {})
@@ -305,14 +308,16 @@ def test_dvcs_words_become_findings_with_file_key_and_stages(tmp_path):
             {"changed outs": {"models/train/large_cnn": "modified", "metrics/train/large_cnn.json": "deleted"}},
             "changed command",
         ],
-        "train@plain_cnn": [{"changed deps": {"stages/train.py": "modified", "src/netpress/engine.py": "deleted"}}],
+        "train@plain_cnn": [
+            {"changed deps": {"stages/train.py": "modified", "src/netpress/core/engine.py": "deleted"}}
+        ],
         "aggregate": [{"changed command": "changed command"}],
     }
     found = {f"{f.where}: {f.text}" for f in status_of(tmp_path, status)}
     assert found == {
         "stages/train.py: changed since train@large_cnn, train@plain_cnn ran",
         "params.yaml: train.large_cnn.epochs changed from 99 to 14 since train@large_cnn ran",
-        "src/netpress/engine.py: was deleted since train@plain_cnn ran",
+        "src/netpress/core/engine.py: was deleted since train@plain_cnn ran",
         "dvc.yaml: the command changed since aggregate ran",
         "models/train/large_cnn: is not what train@large_cnn made",
         "metrics/train/large_cnn.json: is missing, unlike what train@large_cnn made",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from netpress import environment
 from netpress.base import files
+from netpress.process import environment
 from netpress.verify import repro
 
 ROOT = Path(__file__).parent.parent

@@ -2,7 +2,8 @@
 
 import json
 
-from netpress.verify.findings import Finding, some
+from netpress.base.words import some
+from netpress.verify.findings import Finding
 from netpress.verify.full import Result
 from netpress.verify.outcome import Output, StageOutcome, Verdict
 from netpress.verify.surroundings import Surroundings

@@ -1,1 +1,13 @@
 """netpress: which way of making my network smaller should I use, and what does it cost?"""
+
+import importlib
+from typing import Any
+
+#: What users import from here; it lies elsewhere, and is loaded when it is asked for, since it takes torch.
+_LAZY = {"load_model": "netpress.core.artifacts"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

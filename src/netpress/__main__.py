@@ -8,8 +8,8 @@ import importlib.metadata
 import platform
 import sys
 
-from netpress.base.script import guarded
 from netpress.cli import doctor, predict, report, use, verify
+from netpress.process.script import guarded
 
 COMMANDS = {"use": use, "doctor": doctor, "report": report, "verify": verify, "predict": predict}
 #: Packages named by --version, the first of them this one.

@@ -1,1 +1,1 @@
-"""The ground that everything stands on; nothing here knows of networks."""
+"""Vocabulary and bytes; nothing here knows of networks."""

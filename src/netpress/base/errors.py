@@ -15,7 +15,7 @@ class ParamsError(ConfigError):
     """Faults of keys whose lines are not known yet.
 
     `faults` holds for each its dotted key, list items by their index, and the message, which begins with the key.
-    `params_file.Document.locate` adds file, line and column.
+    `document.Document.locate` adds file, line and column.
     """
 
     def __init__(self, faults: Sequence[tuple[str, str]]) -> None:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
-from netpress.environment import cpu_name
+from netpress.process.environment import cpu_name
 
 if TYPE_CHECKING:
-    from netpress.config import Data
+    from netpress.params.items import Data
 
 PACKAGES = (
     "torch",
@@ -179,8 +179,8 @@ def _dvc_at_work(root: Path) -> list[int]:
 def _project(root: Path, every_image: bool) -> Iterator[Line]:
     path = root / "params.yaml"
     try:
-        from netpress import reader
-        from netpress.checks import check_project
+        from netpress.graph.checks import check_project
+        from netpress.params import reader
     except ImportError as error:
         yield Line("FAIL", "params.yaml", f"cannot be checked ({error}): run 'make setup'")
         return
@@ -202,7 +202,7 @@ def _project(root: Path, every_image: bool) -> Iterator[Line]:
 def _data(root: Path, data: "Data", every_image: bool) -> Iterator[Line]:
     """Look at the listing of a folder of pictures, or at every image of any source."""
     from netpress.base.errors import DataError
-    from netpress.sources._look import look_through, open_source
+    from netpress.ingest.look import look_through, open_source
 
     try:
         if every_image:

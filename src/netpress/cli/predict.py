@@ -18,7 +18,7 @@ from netpress.base.project import PREPARED, find_root, model_folder
 if TYPE_CHECKING:
     import numpy as np
 
-    from netpress.artifacts import Loaded, Spec
+    from netpress.core.artifacts import Loaded, Spec
 
 LABEL = "label"
 BATCH = 256
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the predictions of one model of the project around the current folder."""
-    from netpress import artifacts
-    from netpress.data.prepared import ID
+    from netpress.core import artifacts
+    from netpress.core.dataset import ID
 
     if args.out.exists() and not args.force:
         raise ConfigError(f"{args.out} exists; name another file, or add --force to overwrite it")
@@ -65,7 +65,7 @@ def _predict(loaded: "Loaded", images: "np.ndarray") -> list[int]:
     """Return the class of each image; (N, H, W, C) uint8."""
     import torch
 
-    from netpress.data.batches import DeviceSplit
+    from netpress.core.batches import DeviceSplit
 
     spec = loaded.spec
     nothing = torch.zeros(len(images), dtype=torch.int64)
@@ -81,7 +81,7 @@ def _predict(loaded: "Loaded", images: "np.ndarray") -> list[int]:
 
 def _unlabelled(root: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarray"]]:
     """Yield ids and images of the prepared data, in pieces."""
-    from netpress.data.prepared import load_manifest, load_unlabelled
+    from netpress.core.dataset import load_manifest, load_unlabelled
 
     manifest = load_manifest(root / PREPARED)
     images, ids = load_unlabelled(root / PREPARED, manifest)
@@ -96,11 +96,11 @@ def _unlabelled(root: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarr
 
 def _pictures(place: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarray"]]:
     """Yield names and images of any pictures, in pieces, with progress."""
-    from netpress.data.archives import folder_of
-    from netpress.data.pieces import bad_words
-    from netpress.data.progress import ImageProgress
-    from netpress.sources._pictures import PICTURES, Pictures, pieces
-    from netpress.sources._tree import Tree
+    from netpress.ingest.archives import folder_of
+    from netpress.ingest.pieces import bad_words
+    from netpress.ingest.sources._pictures import PICTURES, Pictures, pieces
+    from netpress.ingest.sources._tree import Tree
+    from netpress.process.progress import ImageProgress
 
     if spec.in_channels != 3:
         raise DataError("--images gives pictures in colour, but the model takes one channel")

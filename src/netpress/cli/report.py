@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from netpress.base.errors import NetpressError
+from netpress.base.model_id import model_id
 from netpress.base.project import find_root
-from netpress.config import Experiment, Params, parent_of
-from netpress.verify.plan import model_id
+from netpress.params.items import Experiment, Params, parent_of
 
 #: Models named in one line.
 NAMED = 12
@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the report of the project around the current folder."""
-    from netpress.graph import load_checked
+    from netpress.base.words import some
+    from netpress.graph.checks import load_checked
+    from netpress.process.commands import changed_stages
     from netpress.report.collect import collect
     from netpress.report.overview import brief
     from netpress.report.write import write_report
-    from netpress.verify.findings import some
-    from netpress.verify.quick_graph import changed_stages
 
     root = find_root()
     with ThreadPoolExecutor(1) as beside:

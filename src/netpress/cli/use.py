@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from netpress import profiles, reader
-from netpress.base import files, params_file
-from netpress.base.errors import ConfigError, NetpressError
+from netpress.base import files
+from netpress.base.errors import ConfigError, NetpressError, ParamsError
 from netpress.base.project import find_root
+from netpress.graph.checks import checked
+from netpress.params import profiles, reader
+from netpress.params.document import Document, parse_document, read_document
+from netpress.params.items import Params
+from netpress.params.profiles import REPLACED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 def _count_models(folder: Path, profile: str, text: str) -> int:
     """Validate `text` as a whole params.yaml and count its models."""
     try:
-        return len(profiles.check(folder, profile, text).items())
+        return len(check(folder, profile, text).items())
     except ConfigError as error:
         raise ConfigError(f"profile {profile} is not valid, so params.yaml was left as it is:\n{error}") from None
 
@@ -52,7 +56,7 @@ def _refuse_hand_edits(target: Path, folder: Path) -> None:
         raise ConfigError(f"params.yaml cannot be compared with its profile ({error}); {remedy}") from None
     if target.read_text(encoding="utf-8") == fresh:
         return
-    changed = _differences(current, params_file.parse_text(fresh.encode(), "params.yaml").values)
+    changed = _differences(current, parse_document(fresh.encode(), "params.yaml").values)
     what = ", ".join(changed[:8]) + (f" and {len(changed) - 8} more" if len(changed) > 8 else "")
     raise ConfigError(
         f"params.yaml differs from the profile {recorded} in {what or 'comments or layout alone'}; {remedy}"
@@ -71,3 +75,26 @@ def _differences(one: Any, other: Any, where: str = "") -> list[str]:
         path = f"{where}.{key}" if where else str(key)
         found += _differences(one.get(key, missing), other.get(key, missing), path)
     return found
+
+
+def check(folder: Path, name: str, text: str) -> Params:
+    """Validate `text`, which `render` returned for profile `name`.
+
+    Raises:
+        ConfigError: each fault with its line in the overlay, or else in default.yaml.
+    """
+    try:
+        return checked(parse_document(text.encode(), "params.yaml"))
+    except ParamsError as error:
+        overlay, base = read_document(folder / f"{name}.yaml"), read_document(folder / "default.yaml")
+        own = [fault for fault in error.faults if _stands_in(overlay, fault[0])]
+        others = [fault for fault in error.faults if fault not in own]
+        lines = [source.describe(part) for source, part in ((overlay, own), (base, others)) if part]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _stands_in(overlay: Document, key: str) -> bool:
+    """Whether `overlay` states `key`, or replaces the section in which it stands or is missing."""
+    parts = key.split(".")
+    replaced = [".".join(parts[: i + 1]) for i, part in enumerate(parts) if part in REPLACED]
+    return any(stated in overlay.content.places for stated in [key, *replaced])

@@ -1,1 +1,1 @@
-"""Distillation methods, one a file; `netpress.distillation` says what a method defines."""
+"""Distillation: a teacher takes part in the student's training."""

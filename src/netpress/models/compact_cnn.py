@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from netpress.base.schema import Strict
 from netpress.models._blocks import conv_bn, conv_dw, pooled_head, scaled
+from netpress.params.schema import Strict
 
 STRIDES = (2, 1, 2, 1, 2, 1)
 #: Channels of each form: 976, 998 and 980 kB with 3 channels and 11 classes.

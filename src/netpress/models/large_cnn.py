@@ -3,8 +3,8 @@
 from pydantic import Field
 from torch import nn
 
-from netpress.base.schema import Strict
 from netpress.models._blocks import LARGE_BLOCKS, conv_bn, large_features, pooled_head, scaled
+from netpress.params.schema import Strict
 
 HIDDEN = 2048
 

@@ -3,8 +3,8 @@
 from pydantic import Field
 from torch import nn
 
-from netpress.base.schema import Strict
 from netpress.models._blocks import LARGE_BLOCKS, conv_dw, large_features, pooled_head, scaled
+from netpress.params.schema import Strict
 
 
 class Options(Strict):

@@ -3,8 +3,8 @@
 from pydantic import Field
 from torch import nn
 
-from netpress.base.schema import Strict
 from netpress.models._blocks import conv_bn, conv_dw, pooled_head, scaled
+from netpress.params.schema import Strict
 
 #: Input channels, output channels and stride of each depthwise-separable convolution.
 LAYERS = [(32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2)] + [(512, 512, 1)] * 5

@@ -3,8 +3,8 @@
 from pydantic import Field
 from torch import nn
 
-from netpress.base.schema import Strict
 from netpress.models._blocks import conv_bn, pooled_head, scaled
+from netpress.params.schema import Strict
 
 #: Channels of the convolutions; a 2x2 pooling follows each but the last.
 CHANNELS = (64, 128, 256, 512, 600)

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from netpress.base.schema import Strict
 from netpress.models._blocks import scaled
+from netpress.params.schema import Strict
 
 #: torchvision's weights for three channels and the options as they are.
 IMAGENET = "ResNet18_Weights.IMAGENET1K_V1"

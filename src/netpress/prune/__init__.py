@@ -1,1 +1,1 @@
-"""Pruning methods, one a file; `netpress.channels` says what a method defines."""
+"""Structured pruning."""

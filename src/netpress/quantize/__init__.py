@@ -1,1 +1,1 @@
-"""Quantization methods, one a file; `netpress.quantization` says what a method defines."""
+"""Fewer bits for a trained network."""

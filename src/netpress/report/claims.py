@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netpress.config import Claim
+from netpress.params.items import Claim
 from netpress.report import units
 from netpress.report.collect import Study
 from netpress.report.markdown import table

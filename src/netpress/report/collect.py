@@ -14,8 +14,8 @@ from pydantic import ConfigDict, Field, model_validator
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import read_json, read_sealed
 from netpress.base.project import metrics_file
-from netpress.base.schema import Strict, parse
-from netpress.config import Claim, Experiment
+from netpress.params.items import Claim, Experiment
+from netpress.params.schema import Strict, parse
 
 DATA = Path("metrics/data.json")
 #: Stage -> the family under which its models are shown.

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from netpress.environment import Records
+from netpress.process.environment import Records
 from netpress.report.collect import Study
 
 HEADING = "**Made in more than one environment**"

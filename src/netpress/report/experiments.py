@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from netpress.config import Experiment, Published
+from netpress.params.items import Experiment, Published
 from netpress.report import units
 from netpress.report.claims import Judged
 from netpress.report.collect import Measured, Study
-from netpress.report.evidence import observations
 from netpress.report.markdown import table
+from netpress.report.observations import observations
 from netpress.report.overview import accuracy
 
 

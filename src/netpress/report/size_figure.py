@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from netpress.report import style
 from netpress.report.collect import FAMILIES
-from netpress.report.labels import place
+from netpress.report.label_placement import place
 from netpress.report.pareto import Point, front
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netpress import environment
-from netpress.base.data_line import TABLES, data_line
 from netpress.base.files import csv_text, write_bytes, write_json, write_text
+from netpress.process import environment
 from netpress.report import claims, comparisons, environments, experiments, overview, pareto
 from netpress.report.claims import Judged
 from netpress.report.collect import Metrics, Study, class_names
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
+from netpress.report.data_line import TABLES, data_line
 from netpress.report.pareto import Point
 
 INTRODUCTION = """\

@@ -19,8 +19,3 @@ class Finding:
     where: str
     text: str
     remedy: str
-
-
-def some(names: list[str], shown: int = 3) -> str:
-    """Return `names` in words: the first few, and how many there are."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from netpress.base.errors import ArtifactError
-from netpress.base.progress import clock
-from netpress.verify import lock as locks
+from netpress.process.progress import clock
+from netpress.verify import dvc_lock as locks
 from netpress.verify.clone import Clone, clean_clone
 from netpress.verify.outcome import StageOutcome, Verdict, first_diverged, worst
 from netpress.verify.plan import Eta, chosen, drawn, named, training_work

@@ -10,7 +10,7 @@ from typing import Any
 
 PACKAGE = Path("src/netpress")
 #: A dependency on the method or architecture that params.yaml names, such as src/netpress/distill/${item.method}.py.
-TEMPLATED = re.compile(r"src/netpress/(\w+)/\$\{[\w.]+\}\.py")
+TEMPLATED = re.compile(r"src/netpress/([\w/]+)/\$\{[\w.]+\}\.py")
 
 
 def local_imports(scripts: Iterable[Path], source: Path) -> set[Path]:

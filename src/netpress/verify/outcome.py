@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from netpress.report.environments import without_note
-from netpress.verify.lock import Entry
+from netpress.verify.dvc_lock import Entry
 
 #: How far an accuracy of one seed may be off; a fraction, so one point.
 TOLERANCE = 0.01

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import ConfigError
-from netpress.base.plugins import did_you_mean
-from netpress.base.project import MODEL_STAGES, metrics_file
-from netpress.verify.lock import Lock, with_ancestors
+from netpress.base.model_id import model_id
+from netpress.base.project import metrics_file
+from netpress.base.words import did_you_mean
+from netpress.verify.dvc_lock import Lock, with_ancestors
 
 #: Seconds of every stage for imports, export and measuring, and multiply-adds of training a second; both on two cores
 #: of 2020's. The second is calibrated by what has run.
@@ -20,14 +21,6 @@ MACS_A_SECOND = 5e9
 
 class UsageError(ConfigError):
     """The command line names what does not exist."""
-
-
-def model_id(stage: str) -> str | None:
-    """Return the model that a stage makes: `train@net` -> `train/net`, `prune` -> `prune/main`; else None."""
-    section, _, variant = stage.partition("@")
-    if section not in MODEL_STAGES:
-        return None
-    return f"{section}/{variant or 'main'}"
 
 
 def named(lock: Lock, names: Sequence[str]) -> set[str]:

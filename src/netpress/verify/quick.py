@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import NetpressError
-from netpress.graph import load_checked
-from netpress.verify import lock as locks
+from netpress.graph.checks import load_checked
+from netpress.process.commands import changed_stages
+from netpress.verify import dvc_lock as locks
 from netpress.verify import quick_graph, quick_local, quick_results
 from netpress.verify.findings import Finding
 
@@ -20,7 +21,7 @@ def examine(root: Path) -> list[Finding]:
     """
     with ThreadPoolExecutor(1) as beside:
         # A process of its own, which runs while this one loads torch and reads the code.
-        status = beside.submit(quick_graph.changed_stages, root)
+        status = beside.submit(changed_stages, root)
         return _examine(root, status.result)
 
 

@@ -1,17 +1,15 @@
 """dvc.yaml, params.yaml, code and dvc.lock against one another."""
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from netpress import reader
 from netpress.base.errors import ConfigError
-from netpress.verify.clone import execute, without_git
-from netpress.verify.findings import Finding, some
+from netpress.base.words import some
+from netpress.params import reader
+from netpress.verify.dvc_lock import NAME, Lock, changed_values, read_yaml
+from netpress.verify.findings import Finding
 from netpress.verify.imports import missing_deps, needless_deps
-from netpress.verify.lock import NAME, Lock, changed_values, read_yaml
 
 #: How DVC calls what is not here; models and data are not in Git, so that says nothing about them.
 ABSENT = ("deleted", "not in cache")
@@ -69,13 +67,6 @@ def lineage(lock: Lock) -> list[Finding]:
                     Finding("error", f"{NAME}: {stage}", text, f"run 'dvc repro {stage}' and commit {NAME}")
                 )
     return findings
-
-
-def changed_stages(root: Path) -> dict[str, Any]:
-    """Return what DVC says of every stage that is not up to date: never run, or changed since; stage -> its words."""
-    without_git(root)
-    found = json.loads(execute(root, [sys.executable, "-m", "dvc", "status", "--json"]))
-    return found if isinstance(found, dict) else {}
 
 
 def _changed(root: Path, lock: Lock, status: Mapping[str, Any]) -> list[Finding]:

@@ -16,7 +16,7 @@ def data_findings(root: Path) -> list[Finding]:
     folder = root / PREPARED
     if not folder.exists():
         return []
-    from netpress.data.prepared import REMEDY, load_manifest
+    from netpress.core.dataset import REMEDY, load_manifest
 
     findings = []
     try:
@@ -37,7 +37,7 @@ def model_findings(root: Path, items: Mapping[str, Any]) -> list[Finding]:
     if not here:
         return []
     # These load torch, which a clone without models can do without.
-    from netpress.artifacts import SPEC, read_file, read_spec, seed_folder
+    from netpress.core.artifacts import SPEC, read_file, read_spec, seed_folder
 
     findings = []
     for model_id in here:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from netpress import environment
 from netpress.base.errors import ArtifactError
 from netpress.base.project import MODEL_STAGES
-from netpress.config import Params
+from netpress.params.items import Params
+from netpress.process import environment
 from netpress.report.collect import collect, stale_metrics
 from netpress.report.write import make_report, stale_curves
 from netpress.verify.findings import Finding

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from netpress import environment
 from netpress.base import files
 from netpress.base.errors import NetpressError
 from netpress.base.project import find_root
-from netpress.verify.clone import RESULTS, git, has_git
-from netpress.verify.findings import some
+from netpress.base.words import some
+from netpress.process import environment
+from netpress.process.commands import git, has_git
+from netpress.verify.clone import RESULTS
 from netpress.verify.surroundings import compare
 
 #: What results follow from; a change here explains theirs.

@@ -10,11 +10,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from netpress import environment
 from netpress.base.errors import NetpressError
-from netpress.verify import lock as locks
-from netpress.verify.clone import environ
-from netpress.verify.lock import Lock
+from netpress.process import environment
+from netpress.process.commands import environ
+from netpress.verify import dvc_lock as locks
+from netpress.verify.dvc_lock import Lock
 from netpress.verify.outcome import Read, StageOutcome, judge, worst
 
 RUNNING = re.compile(r"^Running stage '([^']+)'")

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from netpress import environment
 from netpress.base.files import sha256_file
+from netpress.base.model_id import model_id
 from netpress.base.project import PREPARED, metrics_file
-from netpress.environment import DATA, Environment
-from netpress.verify.plan import model_id
+from netpress.process import environment
+from netpress.process.environment import DATA, Environment
 
 MANIFEST = PREPARED / "manifest.json"
 

@@ -1,0 +1,1 @@
+"""What every stage that makes a model computes with."""

@@ -1,0 +1,218 @@
+"""The one training loop: base training, distillation and fine-tuning."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from netpress.base.errors import ConfigError, TrainingError
+from netpress.core.batches import Batch, DeviceSplit, batches_per_epoch, training_batches
+from netpress.core.checkpoint import Checkpoint, History
+from netpress.core.measure import autocast, evaluate
+from netpress.params.items import Recipe, Runtime
+from netpress.process.progress import EpochProgress
+
+#: (batch, logits (B, classes)) -> loss, a scalar.
+Objective = Callable[[Batch, Tensor], Tensor]
+#: Names the stream of random numbers that layers draw from, beside those of `data.batches`.
+LAYERS = 4
+#: Losses are looked at in groups, so that a GPU need not wait after every step.
+CHECK_EVERY = 20
+
+
+def cross_entropy(batch: Batch, logits: Tensor) -> Tensor:
+    """Cross-entropy with soft targets, in nats; the objective when there is no teacher."""
+    return nn.functional.cross_entropy(logits, batch.targets)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and with which random numbers.
+
+    `first_epoch` is added to the epoch where it names random numbers, so that fine-tuning in rounds sees
+    new views in every round.
+    """
+
+    recipe: Recipe
+    epochs: int
+    seed: int
+    first_epoch: int = 0
+
+
+def fit(
+    network: nn.Module,
+    train: DeviceSplit,
+    val: DeviceSplit,
+    schedule: Schedule,
+    runtime: Runtime,
+    label: str,
+    objective: Objective = cross_entropy,
+    checkpoint: Checkpoint | None = None,
+) -> History:
+    """Train `network` in place and leave it in eval mode.
+
+    Args:
+        network: on the splits' device.
+        train, val: the splits; `val` is measured after every epoch.
+        schedule: recipe, epochs and seed.
+        runtime: precision, memory format, compilation.
+        label: shown with the progress.
+        objective: the loss to lower.
+        checkpoint: where to go on from, and to keep what is done; `network` must be built as it was then.
+
+    Returns:
+        One row an epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc. Where the recipe averages the
+        weights, validation is of their average, which `network` holds in the end.
+
+    Raises:
+        TrainingError: the loss or a weight is not finite; says in which epoch and step.
+        ConfigError: a batch would hold a single image.
+    """
+    recipe = schedule.recipe
+    network.to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
+    forward = torch.compile(network) if runtime.compile else network
+    optimizer = make_optimizer(network, recipe)
+    steps = batches_per_epoch(len(train), recipe.batch_size)
+    if len(train) // steps < 2:
+        raise ConfigError(
+            f"{label}: a batch_size of {recipe.batch_size} cuts {len(train)} training images into batches of which one "
+            "is a single image, from which no normalization can be computed; choose 3 or more"
+        )
+    average = averaging(network, recipe.average) if recipe.average else None
+    state = nn.ModuleDict({"trained": network, "average": average}) if average else network
+    history = checkpoint.load(state, optimizer) if checkpoint else []
+    with EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
+        for epoch in range(len(history), schedule.epochs):
+            network.train()
+            torch.manual_seed(layer_seed(schedule, epoch))
+            losses: list[Tensor] = []
+            hits = torch.zeros((), dtype=torch.int64, device=train.labels.device)
+            batches = training_batches(
+                train,
+                recipe.augment,
+                recipe.label_smoothing,
+                recipe.batch_size,
+                schedule.seed,
+                schedule.first_epoch + epoch,
+            )
+            for step, batch in enumerate(batches):
+                lr = learning_rate(recipe, epoch * steps + step, schedule.epochs * steps)
+                with autocast(runtime, network, batch.images.device):
+                    logits = forward(batch.images)
+                loss = objective(batch, logits.float())
+                _update(network, optimizer, loss, lr, recipe.clip_norm)
+                if average:
+                    average.update_parameters(network)
+                losses.append(loss.detach())
+                hits += (logits.argmax(1) == batch.targets.argmax(1)).sum()
+                if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+                    _require_finite(losses, epoch, label)
+                progress.step()
+            _require_finite_weights(network, epoch, label)
+            quality = evaluate(average.module if average else network, val, f"{label} after epoch {epoch + 1}")
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "lr": lr,
+                    "train_loss": float(torch.stack(losses).double().mean()),
+                    "train_acc": int(hits) / len(train),
+                    "val_loss": quality.loss,
+                    "val_acc": quality.accuracy,
+                }
+            )
+            if checkpoint:
+                checkpoint.save_if_due(state, optimizer, history)
+            progress.epoch_done(history[-1])
+    if average:
+        network.load_state_dict(average.module.state_dict())
+    network.eval()
+    return history
+
+
+def averaging(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a running average of weights and statistics: decay * average + (1 - decay) * network at every step.
+
+    Tarvainen and Valpola, https://arxiv.org/abs/1703.01780.
+    """
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def layer_seed(schedule: Schedule, epoch: int) -> int:
+    """Return the seed of what layers draw in one epoch, such as dropout, below 2**63."""
+    state = np.random.SeedSequence([schedule.seed, schedule.first_epoch + epoch, LAYERS]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Build the recipe's optimizer.
+
+    Biases and normalization are not decayed; all but the last linear layer learn at `recipe.body_lr` of the rate.
+    """
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    head = {id(p) for p in linear[-1].parameters()} if linear else set()
+    chosen: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for p in network.parameters():
+        chosen.setdefault((p.ndim > 1, 1.0 if id(p) in head else recipe.body_lr), []).append(p)
+    groups = [
+        {"params": found, "weight_decay": recipe.weight_decay if decayed else 0.0, "factor": factor}
+        for (decayed, factor), found in chosen.items()
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
+
+
+def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+    """Return the learning rate of `step` (from 0) of `total`.
+
+    Both schedules rise over the first `warmup` share of the steps and fall along a cosine to almost 0. `one_cycle`
+    rises along a cosine from lr / 25 (Smith and Topin, https://arxiv.org/abs/1708.07120), `cosine` along a line
+    from 0 (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983).
+    """
+    rise = recipe.warmup * total
+    if step < rise:
+        if recipe.schedule == "cosine":
+            return recipe.lr * (step + 1) / (rise + 1)
+        start = recipe.lr / 25
+        return start + (recipe.lr - start) * (1 - math.cos(math.pi * step / rise)) / 2
+    return recipe.lr * (1 + math.cos(math.pi * (step - rise) / (total - rise))) / 2
+
+
+def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip_norm: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimizer.step()
+
+
+def _require_finite(losses: list[Tensor], epoch: int, label: str) -> None:
+    recent = torch.stack(losses[-CHECK_EVERY:])
+    for offset in _positions(~torch.isfinite(recent)):
+        step = len(losses) - len(recent) + offset
+        raise TrainingError(
+            f"{label}: the loss became {float(recent[offset])} in epoch {epoch + 1}, step {step + 1}; nothing was "
+            "written. Usual causes: the learning rate is too high (lower recipes.<name>.lr), gradients are not "
+            "clipped (set clip_norm: 5.0), or bf16 is too coarse (set runtime.precision: fp32)"
+        )
+
+
+def _positions(mask: Tensor) -> Iterator[int]:
+    yield from mask.nonzero().flatten().tolist()
+
+
+def _require_finite_weights(network: nn.Module, epoch: int, label: str) -> None:
+    wrong = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
+    if wrong:
+        raise TrainingError(
+            f"{label}: {wrong[0]} became NaN or infinite in epoch {epoch + 1}"
+            f"{f', and {len(wrong) - 1} other tensors' if len(wrong) > 1 else ''}; nothing was written. "
+            "Usual cause: the learning rate is too high (lower recipes.<name>.lr)"
+        )

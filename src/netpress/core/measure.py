@@ -1,0 +1,135 @@
+"""The measurements that every model gets: accuracy, parameters, multiply-adds, bytes."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netpress.base.errors import TrainingError
+from netpress.core.batches import DeviceSplit
+from netpress.params.items import Runtime
+
+#: Bins of equal width in which confidence is compared with accuracy.
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a network does on one split.
+
+    Attributes:
+        accuracy: top-1, a fraction.
+        loss: mean cross-entropy in nats.
+        ece: expected calibration error, a fraction: by how much confidence and accuracy differ, over bins of
+            confidence. Guo et al., https://arxiv.org/abs/1706.04599.
+        by_class: accuracy on the images of each class; None for a class without images.
+    """
+
+    accuracy: float
+    loss: float
+    ece: float
+    by_class: tuple[float | None, ...]
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, split: DeviceSplit, where: str = "the network") -> Quality:
+    """Measure `network` on `split` without augmentation, in fp32 whatever it was trained in; leaves it in eval mode.
+
+    Raises:
+        TrainingError: the loss is not finite, so that the accuracy means nothing; `where` says of what.
+    """
+    network.eval()
+    loss = 0.0
+    hits, confidences = [], []
+    for images, labels in split.in_order():
+        logits = network(images)
+        hits.append(logits.argmax(1) == labels)
+        confidences.append(logits.softmax(1).amax(1))
+        loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{where}: the loss on {len(split)} images became {loss}; nothing was written. Usual causes: the learning "
+            "rate is too high (lower recipes.<name>.lr), or the method broke the network (choose milder method_options)"
+        )
+    hit = torch.cat(hits)
+    ece = calibration_error(hit, torch.cat(confidences))
+    return Quality(int(hit.sum()) / len(split), loss / len(split), ece, accuracy_by_class(hit, split))
+
+
+def calibration_error(hit: Tensor, confidence: Tensor) -> float:
+    """Return the expected calibration error of `hit` (N) bool and `confidence` (N) in 0..1."""
+    edges = torch.linspace(0, 1, BINS + 1, device=hit.device)[1:-1]
+    bins = torch.bucketize(confidence, edges)
+    error = 0.0
+    for index in bins.unique().tolist():
+        inside = bins == index
+        error += abs(float(hit[inside].double().sum() - confidence[inside].double().sum()))
+    return error / len(hit)
+
+
+def accuracy_by_class(hit: Tensor, split: DeviceSplit) -> tuple[float | None, ...]:
+    """Return the share of hits among the images of each class; `hit` (N) is in the order of `split`."""
+    counts = torch.bincount(split.labels, minlength=split.num_classes).tolist()
+    right = torch.bincount(split.labels[hit], minlength=split.num_classes).tolist()
+    return tuple(good / count if count else None for good, count in zip(right, counts, strict=True))
+
+
+def evidence(
+    network: nn.Module, train: DeviceSplit, val: DeviceSplit, teacher: nn.Module | None = None
+) -> dict[str, Any]:
+    """Return what helps to say why a network does as well as it does: all on images without augmentation.
+
+    `train_acc`; on validation `val_ece`, `val_acc_by_class` and, with a teacher, `teacher_agreement`: the share of the
+    images on which both name the same class.
+    """
+    found = {"train_acc": evaluate(network, train).accuracy, **of_validation(evaluate(network, val))}
+    if teacher is not None:
+        found["teacher_agreement"] = agreement(network, teacher, val)
+    return found
+
+
+def of_validation(quality: Quality) -> dict[str, Any]:
+    """Return the part of the evidence that a model's quality on the validation images gives."""
+    return {"val_ece": quality.ece, "val_acc_by_class": list(quality.by_class)}
+
+
+@torch.inference_mode()
+def agreement(network: nn.Module, other: nn.Module, split: DeviceSplit) -> float:
+    """Return the share of the images for which both networks, which come to eval mode, name the same class."""
+    network.eval()
+    other.eval()
+    same = sum(int((network(x).argmax(1) == other(x).argmax(1)).sum()) for x, _ in split.in_order())
+    return same / len(split)
+
+
+def autocast(runtime: Runtime, network: nn.Module, device: torch.device) -> torch.autocast:
+    """Return the context in which `runtime.precision` holds for `network`."""
+    coarse = runtime.precision == "bf16" or (runtime.precision == "mixed" and not has_depthwise(network))
+    return torch.autocast(device.type, torch.bfloat16, enabled=coarse)
+
+
+def has_depthwise(network: nn.Module) -> bool:
+    """Return whether any convolution has a group for each of its channels."""
+    return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in network.modules())
+
+
+def count_params(network: nn.Module) -> int:
+    """Return the number of trainable values."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def count_macs(network: nn.Module, in_channels: int, height: int, width: int) -> int:
+    """Return the multiply-adds of convolutions and linear layers for one image of (in_channels, height, width)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(network.parameters()).device
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, in_channels, height, width, device=device))
+    return int(counter.get_total_flops()) // 2
+
+
+def weight_bytes(weights: dict[str, Tensor]) -> int:
+    """Return the payload of the tensors as stored, buffers included."""
+    return sum(t.numel() * t.element_size() for t in weights.values())

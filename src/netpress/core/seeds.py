@@ -1,0 +1,246 @@
+"""What every model stage does with what it makes: each seed once, models saved, metrics written."""
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netpress.base import files
+from netpress.base.errors import ParamsError
+from netpress.base.project import model_folder
+from netpress.core import artifacts
+from netpress.core.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
+from netpress.core.batches import batches_per_epoch
+from netpress.core.context import Bench
+from netpress.core.dataset import Manifest
+from netpress.core.engine import History, Objective, Schedule, cross_entropy, fit
+from netpress.core.export import export_onnx, with_metadata
+from netpress.core.measure import count_macs, count_params, evidence, weight_bytes
+from netpress.core.networks import build_model
+from netpress.core.resume import Workspace, finished_seed
+from netpress.params.items import NONE, Design
+from netpress.process import environment
+
+#: With fewer steps than this, networks from scratch are seldom better than chance.
+FEW_STEPS = 200
+#: Accuracy of a pruned shape trained afresh.
+CONTROL = "control_val_acc"
+#: What training varies from seed to seed.
+VARYING = (
+    "val_acc",
+    "val_acc_best",
+    "val_loss",
+    "val_acc_before_tuning",
+    "train_acc",
+    "val_ece",
+    "teacher_agreement",
+    CONTROL,
+)
+HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network that a method has made, how, and what was found out about it; for `epochs` see `artifacts.Spec`."""
+
+    network: nn.Module
+    history: History
+    arch: str
+    options: dict[str, Any]
+    edits: list[artifacts.Edit]
+    method: str | None
+    parent: Loaded | None
+    epochs: int
+    evidence: dict[str, Any]
+
+
+def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) -> None:
+    """Make every seed of the variant, put the models in place and write the metrics.
+
+    Models and metrics of an earlier run stay until the new ones are complete.
+
+    Args:
+        bench: the variant at work.
+        make: given a seed and its workspace, writes that seed's models below `work.models` and returns its metrics.
+    """
+    print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
+    if doubt := few_steps(bench):
+        print(doubt, flush=True)
+    folder = model_folder(bench.root, bench.model_id)
+    with files.aside_folder(folder) as aside:
+        new, rows = aside / "new", []
+        for seed in bench.config.seeds:
+            fingerprint = bench.fingerprint(seed)
+            try:
+                rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, partial(make, seed), new))
+            except ParamsError as error:  # of the item's own keys
+                raise error.below(bench.key) from None
+        for place in (new, *sorted(new.glob("round_*"))):
+            artifacts.write_seeds(place, bench.config.seeds)
+        metrics = over_seeds(rows) | {"seeds": bench.config.seeds, "chance_acc": chance(bench.manifest)}
+        files.swap(new, folder, aside)
+    artifacts.write_metrics(bench.root, bench.model_id, metrics)
+    environment.record(bench.root, bench.model_id, metrics["weights_sha256"], bench.environment)
+    print(
+        f"{bench.model_id}  val {metrics['val_acc']:.2%}  {metrics['params']:,} parameters  "
+        f"{metrics['onnx_bytes'] / 1e6:.3f} MB as ONNX",
+        flush=True,
+    )
+    if metrics["val_acc"] <= metrics["chance_acc"]:
+        print(
+            f"{bench.model_id}  warning: no better than naming one class for every image; train longer or prune less",
+            flush=True,
+        )
+
+
+def few_steps(bench: Bench) -> str:
+    """Return a warning where a network is trained from scratch in fewer than `FEW_STEPS` steps, else nothing."""
+    item, name = bench.item, getattr(bench.item, "recipe", "")
+    if not hasattr(item, "arch") or getattr(item, "init", NONE) != NONE:
+        return ""
+    steps = item.epochs * batches_per_epoch(sum(bench.manifest.counts["train"]), bench.recipe.batch_size)
+    if steps >= FEW_STEPS:
+        return ""
+    return (
+        f"{bench.model_id}  warning: {steps} steps of training in all, where a network from scratch needs some "
+        f"hundreds; raise epochs, lower recipes.{name}.batch_size, or set recipes.{name}.min_steps"
+    )
+
+
+def chance(manifest: Manifest) -> float:
+    """Return the accuracy on the validation images up to which a network may just name one class for every image.
+
+    The share of the largest class, and two standard errors more, since the images are a sample.
+    """
+    counts = manifest.counts["val"]
+    share = max(counts) / sum(counts)
+    return share + 2 * math.sqrt(share * (1 - share) / sum(counts))
+
+
+def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None = None) -> dict[str, Any]:
+    """Save one trained network in the forms of a model folder, and return its metrics.
+
+    `model_id` is the variant's unless the network is one of its rounds.
+    """
+    data = bench.manifest
+    network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    in_channels, size = data.channels, data.resolution
+    onnx = export_onnx(network, in_channels, size, size)
+    spec = Spec(
+        model_id=model_id or bench.model_id,
+        seed=seed,
+        arch=made.arch,
+        options=made.options,
+        edits=made.edits,
+        method=made.method,
+        init=bench.start.init if bench.start else None,
+        init_sha256=bench.start.sha256 if bench.start else None,
+        parent=made.parent.spec.model_id if made.parent else None,
+        parent_sha256=made.parent.spec.weights_sha256 if made.parent else None,
+        classes=list(data.classes),
+        in_channels=in_channels,
+        height=size,
+        width=size,
+        mean=list(data.mean),
+        std=list(data.std),
+        quantized=False,
+        epochs=made.epochs,
+        data_sha256=data.data_sha256,
+        params=count_params(network),
+        macs=count_macs(network, in_channels, size, size),
+        weight_bytes=weight_bytes(network.state_dict()),
+        onnx_bytes=len(onnx),
+        sha256={},
+    )
+    contents = {
+        WEIGHTS: artifacts.weights_as_bytes(network),
+        ONNX: with_metadata(onnx, spec.feeding()),
+        HISTORY: _history_bytes(made.history),
+    }
+    spec = artifacts.save_model(folder, spec, contents)
+    return metrics_of(spec, len(contents[WEIGHTS]), made.history) | made.evidence
+
+
+def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str, Any]:
+    """Return the validation metrics of one seed; the accuracy is the last epoch's."""
+    last = history[-1]
+    return {
+        "arch": spec.arch,
+        "method": spec.method,
+        "parent": spec.parent,
+        "parent_sha256": spec.parent_sha256,
+        "val_acc": last["val_acc"],
+        "val_acc_best": max(row["val_acc"] for row in history),
+        "val_loss": last["val_loss"],
+        "params": spec.params,
+        "macs": spec.macs,
+        "weight_bytes": spec.weight_bytes,
+        "onnx_bytes": spec.onnx_bytes,
+        "checkpoint_bytes": checkpoint_bytes,
+        "epochs": len(history),
+        "weights_sha256": spec.weights_sha256,
+    }
+
+
+def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the seeds' metrics: means and deviations of what training varies, the rest from the shipped seed."""
+    merged = dict(rows[0]) | {"n_seeds": len(rows)}
+    for key in VARYING:
+        if key not in rows[0]:
+            continue
+        values = [row[key] for row in rows]
+        merged[key] = statistics.fmean(values)
+        if len(rows) > 1:
+            merged[f"{key}_std"] = statistics.stdev(values)
+    for key in (key for key in ("val_acc", CONTROL) if key in rows[0]):
+        merged[f"{key}_by_seed"] = [row[key] for row in rows]
+    if "val_acc_by_class" in rows[0]:
+        merged["val_acc_by_class"] = [
+            _mean(shares) for shares in zip(*(r["val_acc_by_class"] for r in rows), strict=True)
+        ]
+    if "rounds" in rows[0]:
+        by_round = zip(*(row["rounds"] for row in rows), strict=True)
+        merged["rounds"] = [over_seeds(list(same_round)) for same_round in by_round]
+    return merged
+
+
+def _mean(shares: tuple[float | None, ...]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _history_bytes(history: History) -> bytes:
+    return files.csv_text(history, HISTORY_COLUMNS).encode("utf-8")
+
+
+def fresh_network(item: Design, manifest: Manifest, seed: int) -> nn.Module:
+    """Build the item's architecture with weights drawn from `seed`."""
+    torch.manual_seed(seed)
+    return build_model(item.arch, len(manifest.classes), manifest.channels, **item.options)
+
+
+def fit_and_save(
+    bench: Bench,
+    work: Workspace,
+    seed: int,
+    network: nn.Module,
+    splits: tuple[Any, Any],
+    teacher: Loaded | None = None,
+    objective: Objective = cross_entropy,
+) -> dict[str, Any]:
+    """Train `network` under the item's recipe and save it; returns the seed's metrics."""
+    item = bench.item
+    schedule = Schedule(bench.recipe, item.epochs, seed)
+    label = f"{bench.model_id} seed {seed}"
+    network = network.to(bench.device)
+    history = fit(network, *splits, schedule, bench.config.runtime, label, objective, work.checkpoint("fit"))
+    method = getattr(item, "method", None)
+    found = evidence(network, *splits, teacher.network if teacher else None)
+    made = Made(network, history, item.arch, item.options, [], method, teacher, len(history), found)
+    return save(bench, work.models / f"seed_{seed}", seed, made)

@@ -1,0 +1,27 @@
+"""Soft targets. Hinton, Vinyals, Dean: Distilling the knowledge in a neural network, https://arxiv.org/abs/1503.02531."""
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from netpress.params.schema import Strict
+
+
+class Options(Strict):
+    """Options of Hinton's distillation."""
+
+    temperature: float = Field(gt=0, le=100, description="softens both distributions; 1 leaves them as they are")
+    weight: float = Field(ge=0, le=1, description="share of the teacher in the loss; the labels have the rest")
+
+
+def loss(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, options: Options) -> Tensor:
+    """(1 - weight) CE(labels) + weight T^2 KL(teacher / T || student / T).
+
+    The factor T^2 keeps the size of the gradient when T changes; the divergence is summed over the classes
+    and averaged over the images, (PyTorch's own mean would divide by the number of classes too).
+    """
+    student = F.log_softmax(student_logits / options.temperature, dim=1)  # (B, classes)
+    teacher = F.log_softmax(teacher_logits / options.temperature, dim=1)  # (B, classes)
+    soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * options.temperature**2
+    hard = F.cross_entropy(student_logits, targets)
+    return (1 - options.weight) * hard + options.weight * soft

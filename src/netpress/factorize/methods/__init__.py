@@ -1,0 +1,1 @@
+"""Factorizations, one a file; `netpress.factorize.run` says what a method defines."""

@@ -1,0 +1,43 @@
+"""The test split, opened once for each model that was chosen on validation."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from netpress.base.project import PREPARED, model_folder
+from netpress.core import artifacts
+from netpress.core.batches import device_split
+from netpress.core.context import environment_of, require_same_data, set_up
+from netpress.core.dataset import load_manifest
+from netpress.core.measure import evaluate
+from netpress.params.items import Runtime
+from netpress.process import environment
+
+
+def measure_on_test(root: Path, model_id: str, runtime: Runtime) -> None:
+    """Write the test accuracy of every seed of a model; without a test split there is none to write.
+
+    Raises:
+        ArtifactError: the model is missing or damaged.
+        TrainingError: its loss is not finite.
+    """
+    device = set_up(runtime)
+    manifest = load_manifest(root / PREPARED)
+    hashes, accuracies = [], []
+    split = device_split(root, "test", manifest, device, runtime) if manifest.has_split("test") else None
+    folder = model_folder(root, model_id)
+    for seed in artifacts.read_seeds(folder):
+        loaded = artifacts.load(artifacts.seed_folder(folder, seed))
+        require_same_data(loaded.spec, manifest)
+        hashes.append(loaded.spec.weights_sha256)
+        if split is not None:
+            accuracies.append(evaluate(loaded.network.to(device), split, f"test of {model_id} seed {seed}").accuracy)
+    metrics: dict[str, Any] = {"n_images": len(split) if split else 0, "weights_sha256": hashes[0]}
+    if accuracies:
+        metrics["test_acc"] = statistics.fmean(accuracies)
+        metrics["test_acc_by_seed"] = accuracies
+        if len(accuracies) > 1:
+            metrics["test_acc_std"] = statistics.stdev(accuracies)
+        print(f"{model_id}  test {metrics['test_acc']:.2%}")
+    artifacts.write_metrics(root, f"test/{model_id}", metrics)
+    environment.record(root, f"test/{model_id}", hashes[0], environment_of(runtime, device))

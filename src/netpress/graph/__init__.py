@@ -1,0 +1,1 @@
+"""What the sections of params.yaml say of one another."""

@@ -1,0 +1,231 @@
+"""What the sections of params.yaml say of one another: parents, methods, sizes, cycles."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from netpress.base.errors import ParamsError
+from netpress.base.project import MODEL_STAGES
+from netpress.params.document import MAX_SHOWN, Document, read_document
+from netpress.params.items import IMAGENET, ITEM_TYPES, RECIPE_KEYS, Data, Distill, Params, Prune, Train, parent_of
+from netpress.params.reader import (
+    check_imagenet,
+    check_init,
+    check_model_id,
+    check_parent,
+    check_recipe,
+    check_root,
+    check_source,
+    member_checks,
+    models_named,
+    parent_key,
+    refuse_larger_student,
+    require_root,
+    without_round,
+)
+
+Faults = list[tuple[str, str]]
+
+
+def load_checked(path: Path) -> Params:
+    """Read params.yaml and validate all of it; `checks.check_project` also looks at what it names on disk.
+
+    Raises:
+        ConfigError: a line for every fault of the file, with its place.
+    """
+    document = read_document(path)
+    with document.located():
+        return checked(document)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What references may name; a section that cannot be read is no reason to blame those who name its parts."""
+
+    items: Mapping[str, Any]  # model id -> its item, or None where the item itself is faulty
+    stages: frozenset[str]  # whose sections can be read
+    recipes: Mapping[str, Any] | None
+
+
+def checked(document: Document) -> Params:
+    """Validate all of `document`; every fault is named in one `ParamsError`.
+
+    Where one section is faulty, the others are checked all the same.
+    """
+    faults: Faults = []
+    params = collect(faults, lambda: document.whole(Params))
+    data = params.data if params else collect([], lambda: document.section(Data, "data"))
+    known = Known(params.items(), frozenset(MODEL_STAGES), params.recipes) if params else _readable(document)
+    if data:
+        collect(faults, lambda: check_source(data))
+        collect(faults, lambda: check_root(data.root))
+    final = document.values.get("final")
+    _check(faults, known, final if isinstance(final, list) else [])
+    if params:
+        for key, model_id in _named_by_report(params):
+            collect(faults, functools.partial(check_model_id, model_id, key, key, known.items, known.stages))
+    if params and not faults:
+        _check_seeds(faults, params)
+        _check_sizes(faults, known.items)
+        _check_curves(faults, params)
+    if params is None or faults:
+        raise ParamsError(faults)
+    return params
+
+
+def collect(faults: Faults, check: Callable[[], Any]) -> Any:
+    """Return what `check` returns; where it raises, add its faults to `faults` and return None."""
+    try:
+        return check()
+    except ParamsError as error:
+        faults += error.faults
+        return None
+
+
+def _readable(document: Document) -> Known:
+    """Return what can be read of a file with faults."""
+    models, stages = models_named(document)
+    items = {
+        model_id: collect([], functools.partial(document.section, ITEM_TYPES[model_id.split("/")[0]], _key(model_id)))
+        for model_id in models
+    }
+    recipes = document.values.get("recipes")
+    return Known(items, frozenset(stages), recipes if isinstance(recipes, dict) else None)
+
+
+def _check(faults: Faults, known: Known, final: Sequence[Any]) -> None:
+    """Add to `faults` every cross-reference that does not hold."""
+    if "prune_sweep/main" in known.items:
+        text = "prune_sweep.main: 'main' is the curve of the section prune; name the sweep otherwise"
+        faults.append(("prune_sweep.main", text))
+    for model_id, item in known.items.items():
+        if len(faults) > MAX_SHOWN:
+            return
+        for check in _checks_of(item, _key(model_id), known):
+            collect(faults, check)
+    for i, model_id in enumerate(final):
+        if isinstance(model_id, str):
+            where = f"final.{i}", f"final[{i}]"
+            collect(faults, functools.partial(check_model_id, model_id, *where, known.items, known.stages))
+    collect(faults, lambda: _check_cycles(known.items))
+
+
+def _named_by_report(params: Params) -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, model id) of every model that a claim or an experiment names."""
+    for name, claim in params.claims.items():
+        for part in ("order", "equal"):
+            yield from ((f"claims.{name}.{part}.{i}", model_id) for i, model_id in enumerate(getattr(claim, part)))
+    for name, experiment in params.experiments.items():
+        yield from ((f"experiments.{name}.rows.{i}.model", row.model) for i, row in enumerate(experiment.rows))
+
+
+def _key(model_id: str) -> str:
+    """Return the dotted key of a model's item."""
+    return "prune" if model_id == "prune/main" else model_id.replace("/", ".")
+
+
+def _checks_of(item: Any, where: str, known: Known) -> Sequence[Callable[[], None]]:
+    """Return the checks of one item, none for a faulty one, which is None."""
+    checks: list[Callable[[], None]] = []
+    for key in (key for key in RECIPE_KEYS if hasattr(item, key) and known.recipes is not None):
+        checks.append(functools.partial(check_recipe, getattr(item, key), known.recipes, where, key))
+    if item is not None:
+        checks += member_checks(item, where)
+        checks.append(lambda: check_parent(item, where, known.items, known.stages))
+    if getattr(item, "init", None) == IMAGENET:
+        checks.append(lambda: check_imagenet(item.arch, f"{where}.init"))
+    return checks
+
+
+def _check_cycles(items: Mapping[str, Any]) -> None:
+    """Raise for the first circle of parents; each model is walked through once."""
+    done: set[str] = set()
+    for start in items:
+        path: dict[str, None] = {}  # keeps the order
+        current: str | None = start
+        while current is not None and current not in done and current not in path:
+            path[current] = None
+            parent = parent_of(items.get(current))
+            current = without_round(parent) if parent else None
+        if current in path:
+            circle = [*path][[*path].index(current) :]
+            key = parent_key(items[current], _key(current))
+            raise ParamsError([(key, f"{key}: its parents form a circle: {' <- '.join([*circle, current])}")])
+        done |= path.keys()
+
+
+def _check_seeds(faults: Faults, params: Params) -> None:
+    """Add to `faults` items with a seed that their parent, of several seeds, has not."""
+    items = params.items()
+    for model_id, item in items.items():
+        parent = parent_of(item)
+        if parent is None:
+            continue
+        known = items[without_round(parent)].seeds or params.seeds
+        missing = [seed for seed in item.seeds or params.seeds if seed not in known]
+        if missing and len(known) > 1:
+            key = f"{_key(model_id)}.seeds" if item.seeds else f"{_key(model_id)}"
+            text = f"{key}: its parent {parent} has the seeds {known} and not {missing[0]}; give both the same seeds"
+            faults.append((key, text))
+
+
+def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:
+    """Add to `faults` students with as many parameters as their teachers, where both can be counted beforehand."""
+    for model_id, item in items.items():
+        teacher = items[without_round(item.teacher)] if isinstance(item, Distill) else None
+        if hasattr(teacher, "arch"):
+            try:
+                refuse_larger_student(item, _count(item), _count(teacher))
+            except ParamsError as error:
+                faults += error.below(_key(model_id)).faults
+
+
+def _check_curves(faults: Faults, params: Params) -> None:
+    """Add to `faults` curves with fewer epochs than rounds, where both can be counted beforehand."""
+    from netpress.graph.rounds import check_epochs
+
+    items = params.items()
+    for model_id, item in items.items():
+        if isinstance(item, Prune) and not params.recipes[item.recipe].min_steps:  # which may add epochs
+            try:
+                check_epochs(item, items.get(item.parent), params.data)
+            except ParamsError as error:
+                faults += error.below(_key(model_id)).faults
+
+
+def _count(item: Any) -> int:
+    return _count_params(item.arch, json.dumps(item.options, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def _count_params(arch: str, options: str) -> int:
+    """Count the parameters of an architecture with the JSON `options`; building one takes milliseconds."""
+    from netpress.core.measure import count_params
+    from netpress.core.networks import build_on_meta
+
+    return count_params(build_on_meta(arch, **json.loads(options)))
+
+
+def check_project(root: Path) -> Params:
+    """Validate the whole of params.yaml, and look for the data and the files of weights that it names.
+
+    Raises:
+        ConfigError: a line for every fault, with its place in the file.
+    """
+    document = read_document(root / "params.yaml")
+    faults: Faults = []
+    params: Params | None = collect(faults, lambda: checked(document))
+    data = params.data if params else collect([], lambda: document.section(Data, "data"))
+    if data:
+        collect(faults, lambda: require_root(root, data.root))
+    for key in (name.replace("/", ".") for name in models_named(document)[0] if name.startswith("train/")):
+        item = collect([], partial(document.section, Train, key))
+        if item and item.init != IMAGENET:
+            collect(faults, partial(check_init, root, item, key))
+    if params is None or faults:
+        raise document.error(faults)
+    return params

@@ -1,1 +1,0 @@
-"""Low-rank methods, one a file; `netpress.factorization` says what a method defines."""

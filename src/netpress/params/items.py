@@ -1,0 +1,285 @@
+"""What params.yaml may say: frozen, strict configs. `reader` reads them."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from netpress.base.project import MODEL_STAGES
+from netpress.params.schema import OrAuto, Strict
+
+# Names become names of files, hence the length.
+Name = Annotated[
+    str, Field(pattern=r"^[a-z0-9_]+$", max_length=64, description="lower-case letters, digits, underscores")
+]
+ModelId = Annotated[str, Field(pattern=rf"^({'|'.join(MODEL_STAGES)})/[a-z0-9_]{{1,64}}(/round_[1-9][0-9]{{0,3}})?$")]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MODEL_ID_HELP = "a model id such as train/resnet18_strong"
+MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
+MAX_OPTIONS = 100
+#: The `init` of a network from scratch, and the one that asks for torchvision's weights.
+NONE, IMAGENET = "none", "imagenet"
+#: Keys of an item that name a recipe.
+RECIPE_KEYS = ("recipe", "control_recipe")
+
+
+def _distinct(entries: list[Any]) -> list[Any]:
+    if len(set(entries)) != len(entries):
+        raise ValueError("each entry may stand once only")
+    return entries
+
+
+Seeds = Annotated[
+    list[Seed],
+    Field(min_length=1, max_length=MAX_ENTRIES, description="the first is shipped"),
+    AfterValidator(_distinct),
+]
+Models = Annotated[list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]], Field(max_length=MAX_ENTRIES)]
+
+
+class Data(Strict):
+    """Where the images come from and how they are split."""
+
+    source: str = Field(description="a file of src/netpress/ingest/sources, such as fashion-mnist or imagefolder")
+    root: str = Field(
+        min_length=1, max_length=1024, description="folder or archive of the source; data/none: download it"
+    )
+    resolution: int = Field(ge=16, le=512, description="pixels, both sides")
+    val_share: float = Field(gt=0, lt=1, description="share of the training images, where the source has no validation")
+    test_share: Share = Field(description="share of the images, where the source has no test split; 0 for none")
+    split_seed: Seed
+    on_overlap: Literal["error", "drop_from_train"]
+    on_bad_image: Literal["error", "skip"]
+
+    @field_validator("root")
+    @classmethod
+    def _nameable(cls, root: str) -> str:
+        if root != root.strip() or not root.isprintable():
+            raise ValueError("write a folder's name without spaces at its ends or characters that cannot be printed")
+        return root
+
+    @property
+    def module(self) -> str:
+        """File of the source under src/netpress/ingest/sources."""
+        return self.source.replace("-", "_")
+
+
+class Runtime(Strict):
+    """How the arithmetic is done; the same for every variant, so that their figures compare."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int = Field(ge=1, le=1024, description="fixed, since sums depend on it")
+    precision: Literal["fp32", "bf16", "mixed"] = Field(
+        description="of training; mixed: bf16 for networks without depthwise convolutions, which it slows down on CPUs"
+    )
+    channels_last: bool
+    compile: bool
+
+
+class Augment(Strict):
+    """Augmentation of the training images, in batches on the device."""
+
+    flip: bool
+    crop_padding: int = Field(ge=0, le=64, description="pixels of zero padding before a random crop")
+    resized_crop: Share = Field(description="smallest area of a random resized crop, a share of the image; 0 is off")
+    erasing: float = Field(ge=0, le=1, description="probability of erasing a random rectangle")
+    mixup: float = Field(ge=0, le=10, description="alpha of the Beta distribution; 0 is off")
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.crop_padding and self.resized_crop:
+            raise ValueError("crop_padding and resized_crop are two ways of one thing; set one of them to 0")
+        return self
+
+
+class Recipe(Strict):
+    """How a network is optimized, apart from the number of epochs."""
+
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr: float = Field(gt=0, le=10, description="peak learning rate")
+    body_lr: float = Field(gt=0, le=1, description="factor of the learning rate of all layers but the last")
+    momentum: float = Field(ge=0, lt=1, description="momentum of SGD, beta1 of Adam and AdamW")
+    weight_decay: float = Field(ge=0, lt=1)
+    schedule: Literal["one_cycle", "cosine"]
+    warmup: float = Field(ge=0, lt=1, description="share of all steps in which the learning rate rises")
+    batch_size: Annotated[int, OrAuto] = Field(
+        ge=2, le=65536, description="images, or auto: 16 to 128, so that an epoch has 32 steps if it can"
+    )
+    min_steps: int = Field(ge=0, le=10_000_000, description="epochs are added until there are that many steps")
+    label_smoothing: float = Field(ge=0, lt=1)
+    clip_norm: float = Field(ge=0, le=1_000_000, description="largest norm of the gradient; 0 is off")
+    average: Share = Field(description="decay a step of the running average of the weights that is kept; 0 is off")
+    augment: Augment
+
+
+Options = Annotated[dict[str, Any], Field(max_length=MAX_OPTIONS)]
+Epochs = Annotated[int, Field(ge=1, le=100_000, description="passes over the training images")]
+
+
+class Item(Strict):
+    """What the items of all sections may state."""
+
+    seeds: Seeds | None = Field(None, description="its own seeds, for a variant that takes long; as a rule absent")
+
+
+class Design(Item):
+    """An item of `lowrank`: an architecture trained afresh."""
+
+    arch: str = Field(description="a file of src/netpress/models")
+    options: Options = Field(description="options of the architecture; {} for none")
+    recipe: Name
+    epochs: Epochs
+
+
+class Train(Design):
+    """An item of `train`: an architecture trained on the labels alone, perhaps from weights trained elsewhere."""
+
+    init: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
+        description="none, imagenet (torchvision's weights), or a file of data/weights",
+    )
+
+
+class Distill(Design):
+    """An item of `distill`: a student taught by a trained model."""
+
+    family: ClassVar[str] = "distill/losses"
+
+    teacher: ModelId = Field(description=MODEL_ID_HELP)
+    method: str = Field(description="a file of src/netpress/distill/losses")
+    method_options: Options
+    teacher_view: Literal["same", "plain"] = Field(
+        description="what the teacher sees: the student's own augmented view, or the image as it is"
+    )
+    allow_larger: bool = Field(description="accept a student that is not smaller than its teacher")
+
+
+class Factorize(Item):
+    """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
+
+    family: ClassVar[str] = "factorize/methods"
+    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
+    method: str = Field(description="a file of src/netpress/factorize/methods")
+    method_options: Options
+    recipe: Name
+    epochs: Epochs
+
+
+class Prune(Item):
+    """`prune` and an item of `prune_sweep`: rounds of channel removal and fine-tuning."""
+
+    family: ClassVar[str] = "prune/scores"
+    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
+    rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in one round")
+    until: float = Field(gt=0, lt=1, description="rounds go on until this share of the parameters is left")
+    round_to: int = Field(ge=1, le=64, description="channel counts are multiples of this")
+    method: str = Field(description="a file of src/netpress/prune/scores")
+    method_options: Options
+    recipe: Name
+    epochs: Epochs
+    control: bool = Field(description="train the shapes of chosen rounds afresh, to compare")
+    control_rounds: list[Annotated[int, Field(ge=1, le=9999)]] = Field(
+        max_length=MAX_ENTRIES, description="rounds that get a control; [] for the last"
+    )
+    control_recipe: Name
+    control_epochs: Annotated[int, OrAuto] = Field(
+        ge=1, le=100_000, description="or auto: what the parent and the fine-tuning up to that round had together"
+    )
+
+
+class Quantize(Item):
+    """An item of `quantize`: fewer bits for a trained model."""
+
+    family: ClassVar[str] = "quantize/methods"
+    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
+    method: str = Field(description="a file of src/netpress/quantize/methods")
+    method_options: Options
+
+
+class Claim(Strict):
+    """A statement about accuracies that `aggregate` judges over the seeds."""
+
+    text: str = Field(min_length=1, max_length=1000, description="the statement in words")
+    order: Models = Field(description="models of rising accuracy; [] where `equal` says it all")
+    equal: Models = Field(description="models whose accuracies differ by less than the margin; [] for none")
+    margin: float = Field(gt=0, lt=1, description="largest difference that counts as equal, a fraction")
+
+    @model_validator(mode="after")
+    def _two_at_least(self) -> Self:
+        if len(self.order) < 2 and len(self.equal) < 2:
+            raise ValueError("compares nothing; name two models or more in order or in equal")
+        return self
+
+
+class Published(Strict):
+    """One row of an experiment: a model of ours beside the figures that a study printed."""
+
+    model: ModelId = Field(description=MODEL_ID_HELP)
+    label: str = Field(min_length=1, max_length=200, description="what the study calls it")
+    val_acc: float | None = Field(ge=0, le=1, description="the study's validation accuracy; null for none")
+    size: str = Field(max_length=200, description="the size that the study prints; '' for none")
+
+
+class Experiment(Strict):
+    """One experiment of a study: a table of its figures beside ours."""
+
+    title: str = Field(min_length=1, max_length=200)
+    note: str = Field(max_length=4000, description="printed below the table; '' for none")
+    rows: list[Published] = Field(min_length=1, max_length=MAX_ENTRIES)
+
+
+ITEM_TYPES: dict[str, type[Strict]] = {
+    "train": Train,
+    "distill": Distill,
+    "lowrank": Design,
+    "factorize": Factorize,
+    "prune": Prune,
+    "prune_sweep": Prune,
+    "quantize": Quantize,
+}
+
+
+class Shared(Strict):
+    """What every model stage reads beside its own item."""
+
+    seeds: Seeds
+    runtime: Runtime
+
+
+class Params(Shared):
+    """The whole of params.yaml."""
+
+    profile: Name
+    data: Data
+    recipes: dict[Name, Recipe] = Field(max_length=MAX_ENTRIES)
+    train: dict[Name, Train] = Field(max_length=MAX_ENTRIES)
+    distill: dict[Name, Distill] = Field(max_length=MAX_ENTRIES)
+    lowrank: dict[Name, Design] = Field(max_length=MAX_ENTRIES)
+    factorize: dict[Name, Factorize] = Field(max_length=MAX_ENTRIES)
+    prune: Prune
+    prune_sweep: dict[Name, Prune] = Field(max_length=MAX_ENTRIES)
+    quantize: dict[Name, Quantize] = Field(max_length=MAX_ENTRIES)
+    final: Annotated[Models, AfterValidator(_distinct)]
+    claims: dict[Name, Claim] = Field(max_length=MAX_ENTRIES)
+    experiments: dict[Name, Experiment] = Field(max_length=MAX_ENTRIES)
+
+    def items(self) -> dict[str, Any]:
+        """Return every model of the file: model id -> its item, in the order of the graph."""
+        found: dict[str, Any] = {}
+        for stage in MODEL_STAGES:
+            section = {"main": self.prune} if stage == "prune" else getattr(self, stage)
+            found |= {f"{stage}/{name}": item for name, item in section.items()}
+        return found
+
+
+class VariantConfig(Shared):
+    """What one variant's stage reads."""
+
+    item: Any
+    recipe: Recipe | None
+    control_recipe: Recipe | None
+
+
+def parent_of(item: Any) -> str | None:
+    """Return the model id from which `item` starts or by which it is taught, if any."""
+    return getattr(item, "teacher", None) or getattr(item, "parent", None)

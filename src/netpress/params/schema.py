@@ -1,0 +1,135 @@
+"""Strict, frozen configs, and pydantic's complaints in the words of params.yaml."""
+
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import annotated_types
+from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator
+from pydantic.fields import FieldInfo
+
+from netpress.base.errors import ParamsError
+from netpress.base.words import did_you_mean
+
+
+class Strict(BaseModel):
+    """A frozen config that refuses unknown keys, numbers as text, infinities and NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=Strict)
+#: What `auto` becomes; no number that may be `auto` has another use for 0.
+AUTO = 0
+#: Lets a number also be `auto`.
+OrAuto = WrapValidator(lambda value, check: AUTO if value == "auto" else check(value))
+#: Faults of a file put into words; nobody mends more in one go.
+MAX_FAULTS = 1000
+
+
+def parse(cls: type[T], raw: Any, where: str) -> T:
+    """Validate `raw` as `cls`; every fault is named in one `ParamsError`, one line each.
+
+    `where` is the dotted key under which `raw` stands in params.yaml ("" for the whole file).
+    """
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)[:MAX_FAULTS]
+        raise ParamsError([_fault(cls, fault, where) for fault in faults]) from None
+
+
+def _fault(cls: type[BaseModel], fault: Any, where: str) -> tuple[str, str]:
+    """Return the dotted key of one of pydantic's complaints, and the complaint in our words."""
+    # "[key]" marks a fault of a dictionary's key itself, "function-..." and union tags are pydantic's own.
+    loc = [part for part in fault["loc"] if part != "[key]"]
+    key = ".".join([where, *map(str, loc)] if where else map(str, loc)) or "the file"
+    owner, field = _resolve(cls, loc)
+    if fault["type"] == "extra_forbidden":
+        known = [f.alias or n for n, f in owner.model_fields.items()] if owner else []
+        allowed = ", ".join(known) or "none"
+        return key, f"{key}: unknown key{did_you_mean(str(loc[-1]), known)}; allowed: {allowed}"
+    allowed = _describe(field) if field else "a section of keys and values"
+    if fault["type"] == "missing":
+        return key, f"{key}: missing; add it, {allowed}"
+    if "[key]" in fault["loc"]:
+        rule = "use lower-case letters, digits and underscores, at most 64 characters"
+        return key, f"{key}: the name is not allowed: {rule}"
+    value = fault["input"]
+    if fault["type"] == "value_error":
+        return key, f"{key} = {_short(value)}: {fault['ctx']['error']}"
+    return key, f"{key} = {_short(value)}: must be {allowed}{_hint(field, value)}"
+
+
+def _hint(field: FieldInfo | None, value: Any) -> str:
+    """Name the nearest word that would do, if there is one."""
+    if field is None or not isinstance(value, str):
+        return ""
+    if field.annotation is bool and value.lower() in ("yes", "no", "on", "off", "true", "false", "y", "n"):
+        return f"; write {'true' if value.lower() in ('yes', 'on', 'true', 'y') else 'false'}, without quotes"
+    if typing.get_origin(field.annotation) is Literal:
+        return did_you_mean(value, [word for word in typing.get_args(field.annotation) if isinstance(word, str)])
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _resolve(cls: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+    """Walk `loc` through nested configs: the config that owns the last key, and what it takes, if known."""
+    owner: Any = cls
+    last_owner: Any = cls
+    field: FieldInfo | None = None
+    for part in loc:
+        last_owner = owner
+        if isinstance(owner, type) and issubclass(owner, BaseModel):
+            field = next((f for n, f in owner.model_fields.items() if part in (n, f.alias)), None)
+        elif typing.get_origin(owner) in (dict, list, tuple):
+            args = typing.get_args(owner)  # (key, value), (entry,) or (entry, ...)
+            field = FieldInfo.from_annotation(args[1 if typing.get_origin(owner) is dict else 0])
+        else:
+            break
+        if field is None:
+            break
+        owner = field.annotation
+    is_model = isinstance(last_owner, type) and issubclass(last_owner, BaseModel)
+    return (last_owner if is_model else None), field
+
+
+def _describe(field: FieldInfo) -> str:
+    """Say in words what `field` takes: its type and its range."""
+    words = _type_words(field.annotation)
+    unit = "characters" if field.annotation is str else "entries"
+    bounds = []
+    for rule in field.metadata:
+        if isinstance(rule, annotated_types.Ge):
+            bounds.append(f"at least {rule.ge}")
+        elif isinstance(rule, annotated_types.Gt):
+            bounds.append(f"above {rule.gt}")
+        elif isinstance(rule, annotated_types.Le):
+            bounds.append(f"at most {rule.le}")
+        elif isinstance(rule, annotated_types.Lt):
+            bounds.append(f"below {rule.lt}")
+        elif isinstance(rule, annotated_types.MinLen):
+            bounds.append(f"with at least {rule.min_length} {unit}")
+        elif isinstance(rule, annotated_types.MaxLen):
+            bounds.append(f"{'' if bounds else 'with '}at most {rule.max_length} {unit}")
+    text = " and ".join([f"{words} {bounds[0]}", *bounds[1:]]) if bounds else words
+    return f"{text} ({field.description})" if field.description else text
+
+
+def _type_words(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(str(v) for v in typing.get_args(annotation))
+    if origin is typing.Annotated:
+        return _type_words(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_words(arg) for arg in typing.get_args(annotation))
+    simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "nothing"}
+    if annotation in simple:
+        return simple[annotation]
+    return "a list" if origin in (list, tuple) else "a section of keys and values"

@@ -1,0 +1,1 @@
+"""One process and its surroundings; nothing that is computed depends on it."""

@@ -1,0 +1,89 @@
+"""What every stage script does around its one call: arguments, project root, lock, errors in one line."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from netpress.base.errors import NetpressError, ParamsError
+from netpress.base.project import find_root
+from netpress.process.lock import held
+from netpress.process.stop import MESSAGE, end_at_once
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Run `action`; a user's mistake ends in its message and exit code 1, Ctrl-C in 130."""
+    try:
+        action()
+    except NetpressError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, missing rights: the machine's state, not a bug
+        print(f"error: {error}; mend it and run again", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print("error: out of memory; lower batch_size of the recipe or data.resolution, then go on", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(MESSAGE, file=sys.stderr)
+        return 130
+    return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory is lacking, on the CPU or the GPU; torch says so in errors of its own."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def run_stage(doc: str, action: Callable[[Path], None]) -> None:
+    """Run a stage without a variant from the project's root and exit."""
+    _parser(doc).parse_args()
+    _run("", action)
+
+
+def run_variant_stage(
+    doc: str, action: Callable[[Path, str], None], variant_help: str, default: str | None = None
+) -> None:
+    """Run the stage of the variant named on the command line, or of `default`, from the project's root and exit."""
+    parser = _parser(doc)
+    nargs = "?" if default else None
+    parser.add_argument("variant", metavar="VARIANT", help=variant_help, nargs=nargs, default=default)
+    variant = parser.parse_args().variant
+    _run(variant, lambda root: action(root, variant))
+
+
+def _run(variant: str, action: Callable[[Path], None]) -> None:
+    """Run `action` while no other process runs the same stage of the same variant here."""
+    end_at_once()
+    stage = Path(sys.argv[0]).stem
+    name = re.sub(r"[^a-z0-9_]", ".", f"{stage} {variant}".strip())[:200]  # of a file
+
+    def locked() -> None:
+        root = find_root()
+        os.chdir(root)  # params.yaml names folders relative to it
+        with held(root / ".netpress/locks" / name, f"{stage} {variant}".strip()):
+            _located(root / "params.yaml", lambda: action(root))
+
+    sys.exit(guarded(locked))
+
+
+def _located(params: Path, action: Callable[[], None]) -> None:
+    """Run `action`; faults of keys that it finds while it works get their file, line and column."""
+    try:
+        action()
+    except ParamsError as error:
+        from netpress.params.document import read_document
+
+        raise read_document(params).error(error.faults) from None
+
+
+def _parser(doc: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,0 +1,1 @@
+"""Quantizers, one a file; `netpress.quantize.run` says what a method defines."""
