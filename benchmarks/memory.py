@@ -1,16 +1,14 @@
 """Peak memory of preparing data, for some images and for ten times as many.
 
-Makes up a folder of pictures, a zip and a tar.gz of it, and IDX files in a temporary folder, prepares each in a process
-of its own and prints that process's peak. The last column is what the tenfold data took more, a further image.
+Makes up a folder of pictures, a zip and a tar.gz of it in a temporary folder, prepares each in a process of its own
+and prints that process's peak. The last column is what the tenfold data took more, a further image.
 
-    python benchmarks/memory.py [--pictures N] [--idx N]
+    python benchmarks/memory.py [--pictures N]
 """
 
 import argparse
-import gzip
 import json
 import resource
-import struct
 import subprocess
 import sys
 import tempfile
@@ -19,7 +17,7 @@ from pathlib import Path
 
 RESOLUTION = 32
 CLASSES = 10
-KINDS = ("imagefolder", "zip", "tar.gz", "idx")
+KINDS = ("imagefolder", "zip", "tar.gz")
 #: Bytes in a unit of ru_maxrss.
 UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -28,7 +26,6 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=4000, help="in the smaller folder")
-    parser.add_argument("--idx", type=int, default=30_000, help="images in the smaller IDX files")
     # A child of its own for each step: numpy in this process would count as part of every child's peak.
     parser.add_argument("--child", nargs=3, metavar=("STEP", "FOLDER", "COUNT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -42,7 +39,7 @@ def main() -> None:
     for kind in KINDS:
         peaks = []
         for factor in (1, 10):
-            count = factor * (args.idx if kind == "idx" else args.pictures)
+            count = factor * args.pictures
             with tempfile.TemporaryDirectory() as folder:
                 child(f"make-{kind}", folder, count)
                 found = json.loads(child(kind, folder, count))
@@ -69,9 +66,9 @@ def measure(kind: str, folder: str) -> None:
     from netpress.params.items import Data
 
     data = Data(
-        source="fashion-mnist" if kind == "idx" else "imagefolder",
-        root={"idx": "idx", "imagefolder": "tree"}.get(kind, f"pictures.{kind}"),
-        resolution=28 if kind == "idx" else RESOLUTION,
+        source="imagefolder",
+        root="tree" if kind == "imagefolder" else f"pictures.{kind}",
+        resolution=RESOLUTION,
         val_share=0.2,
         test_share=0.1,
         split_seed=0,
@@ -93,16 +90,6 @@ def make(kind: str, folder: Path, count: int) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    if kind == "idx":
-        (folder / "idx").mkdir()
-        for prefix, size in (("train", count - count // 10), ("t10k", count // 10)):
-            with gzip.open(folder / "idx" / f"{prefix}-images-idx3-ubyte.gz", "wb", compresslevel=1) as stream:
-                stream.write(struct.pack(">4I", 2051, size, 28, 28))
-                for _ in range(size):
-                    stream.write(np.kron(rng.integers(0, 256, (7, 7), np.uint8), np.ones((4, 4), np.uint8)).tobytes())
-            labels = struct.pack(">2I", 2049, size) + bytes(k % CLASSES for k in range(size))
-            (folder / "idx" / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
-        return
     for k in range(count):
         place = folder / "tree" / f"class{k % CLASSES}"
         place.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Say whether this machine and params.yaml are ready for a run.
 
 Prints versions, device, threads, free memory and disk, and checks the data folder, params.yaml and DVC's lock.
-The exit code is 1 when something has to be mended.
+The exit code is 1 when something has to be fixed.
 """
 
 import argparse
@@ -12,7 +12,10 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +25,7 @@ from netpress.base.project import find_root
 from netpress.process.environment import cpu_name
 
 if TYPE_CHECKING:
+    from netpress.ingest.pieces import Source
     from netpress.params.items import Data
 
 PACKAGES = (
@@ -44,6 +48,7 @@ OLDEST_TORCH = (2, 11)
 MEMORY_GB = 4.0  # what the default profile may take
 DISK_GB = 2.0
 LISTED = ("imagefolder", "food11")  # sources that are folders of pictures
+NAMED = 200  # bad images, at most
 RWLOCK = ".dvc/tmp/rwlock"  # who reads and writes what, as DVC notes it; it writes this file in place
 
 
@@ -58,16 +63,13 @@ class Line:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--quiet", action="store_true", help="print only what has to be mended")
+    parser.add_argument("--quiet", action="store_true", help="print only what has to be fixed")
     parser.add_argument("--data", action="store_true", help="also open every image of the data source")
-    parser.add_argument("--mend", action="store_true", help=f"remove {RWLOCK} if a full disk has cut it off")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the findings; raise when one of them is a FAIL."""
     root = find_root()
-    if args.mend:
-        mend(root)
     findings = list(examine(root, args.data))
     faults = [line for line in findings if line.mark == "FAIL"]
     if args.quiet:
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         return
     print(table(findings))
     if faults:
-        raise NetpressError(f"mend {', '.join(line.name for line in faults)}, as said above")
+        raise NetpressError(f"fix {', '.join(line.name for line in faults)}, as said above")
 
 
 def table(findings: list[Line]) -> str:
@@ -96,13 +98,6 @@ def examine(root: Path, every_image: bool = False) -> Iterator[Line]:
     yield from _machine(root)
     yield from _rwlock(root)
     yield from _project(root, every_image)
-
-
-def mend(root: Path) -> None:
-    """Remove DVC's lock if it is cut off and no dvc is at work in the project, and say so; DVC makes it anew."""
-    if _is_cut_off(root / RWLOCK) and not _dvc_at_work(root):
-        (root / RWLOCK).unlink()
-        print(f"removed {RWLOCK}, which a full disk had cut off")
 
 
 def _package(name: str) -> Line:
@@ -144,36 +139,13 @@ def _machine(root: Path) -> Iterator[Line]:
 
 
 def _rwlock(root: Path) -> Iterator[Line]:
-    if not _is_cut_off(root / RWLOCK):
-        return
-    if at_work := _dvc_at_work(root):  # which may be writing it at this moment
-        yield Line("warn", "rwlock", f"{RWLOCK} is not whole; dvc is at work here, process {at_work[0]}")
-    else:
-        remedy = f"free some space and run 'rm {RWLOCK}' (no dvc is running here), or 'make repro', which removes it"
-        yield Line("FAIL", "rwlock", f"{RWLOCK} is cut off, as a full disk leaves it, and dvc cannot run:\n{remedy}")
-
-
-def _is_cut_off(path: Path) -> bool:
     try:
-        json.loads(path.read_bytes())
+        json.loads((root / RWLOCK).read_bytes())
     except FileNotFoundError:
-        return False
+        return
     except ValueError:
-        return True
-    return False
-
-
-def _dvc_at_work(root: Path) -> list[int]:
-    """Return the processes that are called dvc and work in the project, or in a folder that may not be asked for."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        cwd = process.info["cwd"]
-        is_dvc = any(Path(word).name == "dvc" for word in process.info["cmdline"] or [])
-        if is_dvc and (cwd is None or Path(cwd).is_relative_to(root.resolve())):
-            found.append(process.pid)
-    return found
+        remedy = f"free some space and, unless a dvc is running here, run 'rm {RWLOCK}'"
+        yield Line("FAIL", "rwlock", f"{RWLOCK} is cut off, as a full disk leaves it, and dvc cannot run:\n{remedy}")
 
 
 def _project(root: Path, every_image: bool) -> Iterator[Line]:
@@ -202,30 +174,43 @@ def _project(root: Path, every_image: bool) -> Iterator[Line]:
 def _data(root: Path, data: "Data", every_image: bool) -> Iterator[Line]:
     """Look at the listing of a folder of pictures, or at every image of any source."""
     from netpress.base.errors import DataError
-    from netpress.ingest.look import look_through, open_source
+    from netpress.params import plugins
 
+    # An archive would have to be unpacked.
+    listed = every_image or (data.source in LISTED and (root / data.root).is_dir())
     try:
-        if every_image:
-            seen = look_through(root, data)
-            counts = ", ".join(f"{name} {count:,}" for name, count in seen.counts.items())
-            yield Line("ok", "images", f"{sum(seen.counts.values()):,} can be used: {counts}")
-            if seen.bad:
-                yield _bad(seen.bad, seen.lines, data.on_bad_image)
-        elif data.source in LISTED and (root / data.root).is_dir():  # an archive would have to be unpacked
-            for note in open_source(root, data, root / data.root).notes:
-                yield Line("warn", "data", note)
+        with tempfile.TemporaryDirectory(prefix="netpress-") as folder:
+            if listed:
+                module = plugins.load("ingest/sources", data.module, "data.source")
+                source = module.read(root / data.root, data, Path(folder) / "unpacked")
+                yield from (Line("warn", "data", note) for note in source.notes)
+            if every_image:
+                yield from _images(source, data.on_bad_image)
         yield Line("ok", "data", data.root)
     except DataError as error:
         yield Line("FAIL", "data", str(error))
 
 
-def _bad(count: int, lines: Sequence[str], on_bad_image: str) -> Line:
-    """Say which images cannot be used, and what becomes of them."""
-    more = [f"and {count - len(lines)} more"] if count > len(lines) else []
-    if on_bad_image == "skip":
-        return Line("warn", "bad images", "\n".join([f"{count} are skipped (data.on_bad_image):", *lines, *more]))
-    remedy = "fix or remove them, or set data.on_bad_image: skip in params.yaml"
-    return Line("FAIL", "bad images", "\n".join([f"{count} cannot be used; {remedy}:", *lines, *more]))
+def _images(source: "Source", on_bad_image: str) -> Iterator[Line]:
+    """Open every image, and say which cannot be used and what becomes of them."""
+    from netpress.ingest.spool import all_pieces
+    from netpress.process.progress import ImageProgress
+
+    counts: Counter[str] = Counter()
+    bad: list[str] = []
+    with closing(ImageProgress("opening", source.total)) as progress:
+        for name, piece in all_pieces(source):
+            counts[name] += len(piece.labels)
+            bad += piece.bad
+            progress.add(len(piece.labels) + len(piece.bad))
+    said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    yield Line("ok", "images", f"{counts.total():,} can be used: {said}")
+    if bad:
+        more = [f"and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
+        mark, remedy = "FAIL", "cannot be used; fix or remove them, or set data.on_bad_image: skip in params.yaml:"
+        if on_bad_image == "skip":
+            mark, remedy = "warn", "are skipped (data.on_bad_image):"
+        yield Line(mark, "bad images", "\n".join([f"{len(bad)} {remedy}", *bad[:NAMED], *more]))
 
 
 def _threads(threads: int) -> Line:

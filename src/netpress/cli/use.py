@@ -5,9 +5,7 @@ params.yaml by hand are not overwritten unless --force is given. `use default` g
 """
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from netpress.base import files
 from netpress.base.errors import ConfigError, NetpressError, ParamsError
@@ -17,6 +15,7 @@ from netpress.params import profiles, reader
 from netpress.params.document import Document, parse_document, read_document
 from netpress.params.items import Params
 from netpress.params.profiles import REPLACED
+from netpress.verify.dvc_lock import changed_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,25 +55,12 @@ def _refuse_hand_edits(target: Path, folder: Path) -> None:
         raise ConfigError(f"params.yaml cannot be compared with its profile ({error}); {remedy}") from None
     if target.read_text(encoding="utf-8") == fresh:
         return
-    changed = _differences(current, parse_document(fresh.encode(), "params.yaml").values)
+    values = parse_document(fresh.encode(), "params.yaml").values
+    changed = [key.removeprefix(".") for key, _, _ in changed_values(current, values, "")]
     what = ", ".join(changed[:8]) + (f" and {len(changed) - 8} more" if len(changed) > 8 else "")
     raise ConfigError(
         f"params.yaml differs from the profile {recorded} in {what or 'comments or layout alone'}; {remedy}"
     )
-
-
-def _differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Return the dotted keys at which two nested mappings differ."""
-    if one == other:
-        return []
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return [where]
-    missing = object()
-    found: list[str] = []
-    for key in {**one, **other}:
-        path = f"{where}.{key}" if where else str(key)
-        found += _differences(one.get(key, missing), other.get(key, missing), path)
-    return found
 
 
 def check(folder: Path, name: str, text: str) -> Params:

@@ -1,20 +1,17 @@
-"""Archives of pictures, unpacked only when every member is harmless.
+"""Archives of pictures, unpacked by the standard library with its filter, and bounded in members and bytes."""
 
-Nothing is written before the whole directory was read and found in order; sizes are counted again while unpacking,
-since declared ones can lie.
-"""
-
+import errno
 import hashlib
-import shutil
-import unicodedata
-from contextlib import ExitStack
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
-import numpy as np
-
-from netpress.base.errors import DataError
+from netpress.base.errors import DataError, NetpressError
 from netpress.base.files import writing
-from netpress.ingest.archive_members import Member, open_archive, printable
 
 #: Most members, and most bytes when unpacked.
 MOST_MEMBERS = 1_000_000
@@ -22,10 +19,15 @@ LARGEST_TOTAL = 50 * 10**9
 #: A larger ratio of unpacked to packed bytes is refused above `SMALL` bytes unpacked.
 LARGEST_RATIO = 1000
 SMALL = 10**7
-#: Bytes copied at once.
-BLOCK = 2**20
-#: Folders of this name are what macOS adds to a zip; their members are not unpacked.
+#: Bytes of a tar's header for a long name and the like, which tarfile reads whole.
+LARGEST_HEADER = 2**20
+#: What the system says of a name that is too long, or that stands for a file and a folder.
+UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+#: Folders of this name are what macOS adds to a zip.
 FINDER = "__MACOSX"
+
+#: A member's name, kind and size as tarfile says them, and what unpacks it.
+Member = tuple[tarfile.TarInfo, Callable[[], object]]
 
 
 def folder_of(place: Path, aside: Path, shown: str) -> Path:
@@ -35,7 +37,7 @@ def folder_of(place: Path, aside: Path, shown: str) -> Path:
 
     Args:
         place: a folder, .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.
-        aside: a folder that is made here, and that the caller removes.
+        aside: a folder that is made here, and that the caller removes, also after an error.
         shown: what messages call `place`.
 
     Raises:
@@ -46,17 +48,21 @@ def folder_of(place: Path, aside: Path, shown: str) -> Path:
         return place
     if not place.is_file():
         raise DataError(f"{shown} is neither a folder nor a file; name a folder or an archive in data.root")
-    _check(place, aside, shown)
     with writing(aside):
         aside.mkdir()
-        aside.chmod(0o755)
-    with open_archive(place, shown) as members:
-        for member in members:
-            if member.parts[:1] != (FINDER,):
-                _unpack(member, aside, shown)
+    try:
+        _unpack(place, aside, shown)
+    except NetpressError:
+        raise
+    except Exception as error:  # damaged archives raise whatever they like
+        if isinstance(error, OSError) and error.errno is not None:  # the system's words, not gzip's
+            with writing(aside):
+                raise
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise DataError(f"{shown} is not a whole zip or tar archive ({printable(reason)}); fetch it again") from None
     folder = aside
     for _ in range(2):
-        inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != FINDER]
         if len(inside) != 1 or not inside[0].is_dir():
             break
         folder = inside[0]
@@ -74,79 +80,80 @@ def require_md5(place: Path, expected: str, shown: str) -> None:
         raise DataError(f"{shown} is not the published file (md5 differs); fetch it again")
 
 
-def _check(place: Path, aside: Path, shown: str) -> None:
-    """Look at every member without writing anything."""
-    packed, free = place.stat().st_size, shutil.disk_usage(aside.parent).free
-    total = 0
-    files: list[int] = []  # digests: a million names would take a hundred megabytes
-    folders: dict[str, str] = {}
-    with open_archive(place, shown) as members:
-        for count, member in enumerate(members, 1):
-            where = f"{shown}: {printable(member.name)}"
-            if count > MOST_MEMBERS:
-                raise DataError(f"{shown} has more than {MOST_MEMBERS:,} members; split it, or unpack it yourself")
-            total += member.size
-            _require_bounded(total, packed, free, where)
-            depths = len(member.parts) - (0 if member.read is None else 1)
-            for depth in range(1, depths + 1):
-                folder = "/".join(member.parts[:depth])
-                if folders.setdefault(_folded(folder), folder) != folder:
-                    raise DataError(f"{where}: its folder differs from another but by case; rename one of them")
-            if member.read is not None:
-                files.append(_digest(_folded("/".join(member.parts))))
-    values, counts = np.unique(np.array(files, np.uint64), return_counts=True)
-    taken = np.array([_digest(folder) for folder in folders], np.uint64)
-    clashing = set(values[(counts > 1) | np.isin(values, taken)].tolist())
-    if clashing:
-        with open_archive(place, shown) as members:
-            name = next(m.name for m in members if m.read and _digest(_folded("/".join(m.parts))) in clashing)
-        raise DataError(f"{shown}: {printable(name)}: two members have this name, perhaps but for case; rename one")
+def printable(text: str) -> str:
+    """Return text for a message, with control characters and broken bytes as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _require_bounded(total: int, packed: int, free: int, where: str) -> None:
-    if total > LARGEST_TOTAL:
-        raise DataError(f"{where}: the archive unpacks to over {LARGEST_TOTAL / 1e9:,.0f} GB; unpack it yourself")
-    if total > SMALL and total > LARGEST_RATIO * packed:
-        raise DataError(f"{where}: the archive unpacks to over {LARGEST_RATIO} times its size, as bombs do; refused")
-    if total > free:
-        raise DataError(f"{where}: the archive unpacks to more than the {free / 1e9:,.1f} GB that are free; free some")
+def _unpack(place: Path, aside: Path, shown: str) -> None:
+    packed, total = place.stat().st_size, 0
+    for count, (info, extract) in enumerate(_members(place, aside, shown), 1):
+        where = f"{shown}: {printable(info.name[:200])}"
+        total += info.size
+        if count > MOST_MEMBERS:
+            raise DataError(f"{shown} has more than {MOST_MEMBERS:,} members; split it, or unpack it yourself")
+        if total > LARGEST_TOTAL:
+            raise DataError(f"{where}: the archive unpacks to over {LARGEST_TOTAL / 1e9:,.0f} GB; unpack it yourself")
+        if total > SMALL and total > LARGEST_RATIO * packed:
+            raise DataError(f"{where}: the archive unpacks to over {LARGEST_RATIO} times its size, as bombs do")
+        if not (info.isreg() or info.isdir()) or info.issparse():
+            raise DataError(f"{where}: a link or device; archives of pictures hold plain files and folders only")
+        try:
+            target = aside / tarfile.data_filter(info, str(aside)).name
+        except tarfile.FilterError:
+            raise DataError(f"{where}: a name that leads out of the archive; pack the files again") from None
+        try:
+            # Names that differ by case alone are one name where the file system says so.
+            if info.isreg() and target.exists():
+                raise DataError(f"{where}: two members have this name; rename one of them")
+            extract()
+        except OSError as error:
+            if error.errno not in UNUSABLE:
+                raise
+            raise DataError(f"{where}: a name that cannot be used ({error.strerror}); rename it") from None
 
 
-def _folded(name: str) -> str:
-    """Return what file systems that do not tell case or forms of Unicode apart make of a name."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+def _members(place: Path, aside: Path, shown: str) -> Iterator[Member]:
+    with place.open("rb") as stream:
+        is_zip = stream.read(2) == b"PK"
+    return _zip_members(place, aside) if is_zip else _tar_members(place, aside, shown)
 
 
-def _digest(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+def _zip_members(place: Path, aside: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(place) as archive:
+        for member in archive.infolist():
+            info = tarfile.TarInfo(member.filename)
+            info.size = member.file_size
+            if member.is_dir():
+                info.type = tarfile.DIRTYPE
+            elif stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+                info.type = tarfile.SYMTYPE  # or a device: neither is unpacked
+            yield info, partial(archive.extract, member, aside)
 
 
-def _unpack(member: Member, target: Path, shown: str) -> None:
-    path = target.joinpath(*member.parts)
-    with writing(path):
-        _make_folders(target, member.parts if member.read is None else member.parts[:-1])
-    if member.read is None:
-        return
-    written = 0
-    with member.read() as source, ExitStack() as stack:
-        with writing(path):
-            out = stack.enter_context(path.open("xb"))
-        while written <= member.size and (block := source.read(BLOCK)):
-            written += len(block)
-            with writing(path):
-                out.write(block)
-        with writing(path):
-            out.flush()
-    if written != member.size:
-        raise DataError(f"{shown}: {printable(member.name)}: it does not have the size it declares; fetch it again")
-    with writing(path):
-        path.chmod(0o644)
+def _tar_members(place: Path, aside: Path, shown: str) -> Iterator[Member]:
+    with tarfile.open(place, tarinfo=_Header, encoding="utf-8") as archive:
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+            yield info, partial(archive.extract, info, aside, filter="data")
+        stream: Any = archive.fileobj
+        if any(block.strip(b"\0") for block in iter(partial(stream.read, 2**20), b"")):
+            raise DataError(f"{shown} goes on behind its end, as joined archives do; pack it again")
 
 
-def _make_folders(target: Path, parts: tuple[str, ...]) -> None:
-    folder = target
-    for part in parts:
-        folder = folder / part
-        if not folder.is_dir():
-            folder.mkdir()
-            folder.chmod(0o755)
+class _Header(tarfile.TarInfo):
+    """A header that is whole and small: tarfile takes a broken one for the end, and reads a long one into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+        if info.size < 0 or info.type == tarfile.GNUTYPE_SPARSE or (not info.isreg() and info.size > LARGEST_HEADER):
+            raise tarfile.ReadError("a header is larger than any should be")
+        return info

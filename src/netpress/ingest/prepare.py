@@ -28,7 +28,8 @@ FEW_IMAGES = 384
 def prepare(root: Path, data: Data, out: Path) -> Manifest:
     """Read the source, check it, split it, and write arrays, manifest and the list of near-duplicates to `out`.
 
-    Memory does not grow with the images but by some tens of bytes for each. All is written aside first, beside `out`,
+    Memory does not grow with the pictures but by some tens of bytes for each (a file of Fashion-MNIST or CIFAR is held
+    whole). All is written aside first, beside `out`,
     and takes twice the disk of the result; until it is whole, `out` stays as it was.
 
     Args:

@@ -86,7 +86,7 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
     with closing(progress), writing(path), ExitStack() as stack:
         pixels, hashes = (stack.enter_context(p.open("wb")) for p in (path, folder / NEAR))
         listing = stack.enter_context(names.open("w", encoding="utf-8"))
-        for name, piece in _all_pieces(source):
+        for name, piece in all_pieces(source):
             first.setdefault(name, len(labels) // 4)
             counts.setdefault(name, 0)
             shown += piece.bad[: NAMED - len(shown)]
@@ -103,8 +103,8 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
                 hashes.write(near.difference_hashes(images).data)
                 listing.writelines(f"{text}\n" for text in piece.names)
     if bad and data.on_bad_image == "error":
-        mend = "Mend or remove them, or set data.on_bad_image: skip"
-        raise DataError(f"{bad_words(shown, bad, source.total)}. {mend}")
+        remedy = "Fix or remove them, or set data.on_bad_image: skip"
+        raise DataError(f"{bad_words(shown, bad, source.total)}. {remedy}")
     if not labels:
         raise DataError(f"data.root: {data.root} holds no image that can be used; add some")
     content = content_numbers(np.frombuffer(digests, np.uint64).reshape(-1, DIGEST // 8))
@@ -129,7 +129,8 @@ def content_numbers(digests: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _all_pieces(source: Source) -> Iterator[tuple[str, Piece]]:
+def all_pieces(source: Source) -> Iterator[tuple[str, Piece]]:
+    """Yield (split, or `UNLABELLED`, and piece) of a source."""
     for name, pieces in {**source.splits, UNLABELLED: source.unlabelled}.items():
         for piece in pieces:
             yield name, piece

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from netpress.report.environments import without_note
 from netpress.verify.dvc_lock import Entry
 
 #: How far an accuracy of one seed may be off; a fraction, so one point.
@@ -117,7 +116,7 @@ def judge(
         elif path.startswith("models/") and metrics:
             verdict, detail = _judge_model(list(metrics.values()))
         elif path.startswith(TABLES):
-            verdict, detail = _judge_table(path, committed, made, models)
+            verdict, detail = _judge_table(models)
         else:
             verdict, detail = Verdict.DRIFTED, "other bytes"
         outputs.append(Output(path, verdict, md5, new, detail))
@@ -183,16 +182,11 @@ def _judge_model(metrics: Sequence[tuple[Verdict, str]]) -> tuple[Verdict, str]:
     return verdict, detail
 
 
-def _judge_table(path: str, committed: Read, made: Read, models: Verdict) -> tuple[Verdict, str]:
+def _judge_table(models: Verdict) -> tuple[Verdict, str]:
     if models == Verdict.DRIFTED:
         return models, "shows models that drifted"
     if models == Verdict.WITHIN_TOLERANCE:
         return models, "shows models within tolerance"
-    old, new = committed(path), made(path)
-    if path.endswith(".md") and old is not None and new is not None:
-        texts = [without_note(data.decode("utf-8", "replace")) for data in (old, new)]
-        if texts[0] == texts[1]:
-            return Verdict.WITHIN_TOLERANCE, "the note on environments alone differs"
     return Verdict.DRIFTED, "other bytes, although every model is the same"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import ConfigError
-from netpress.base.model_id import model_id
+from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
 from netpress.base.words import did_you_mean
 from netpress.verify.dvc_lock import Lock, with_ancestors
@@ -31,7 +31,7 @@ def named(lock: Lock, names: Sequence[str]) -> set[str]:
     """
     found: set[str] = set()
     for name in names:
-        meant = {s for s in lock if name in (s, s.partition("@")[0]) or name == model_id(s)}
+        meant = {s for s in lock if name in (s, s.partition("@")[0]) or name == ModelId.of_stage(s)}
         if not meant:
             groups = sorted({stage.partition("@")[0] for stage in lock})
             near = did_you_mean(name, [*lock, *groups])
@@ -42,7 +42,7 @@ def named(lock: Lock, names: Sequence[str]) -> set[str]:
 
 def drawn(lock: Lock, count: int, seed: str) -> set[str]:
     """Draw `count` stages among those that make a model; the same `seed` draws the same ones."""
-    makers = sorted(stage for stage in lock if model_id(stage))
+    makers = sorted(stage for stage in lock if ModelId.of_stage(stage))
     return set(random.Random(seed).sample(makers, min(count, len(makers))))
 
 
@@ -60,7 +60,7 @@ def training_work(root: Path, stages: Sequence[str]) -> dict[str, float]:
     images = _metrics(root / "metrics/data.json").get("train_images", 0)
     work = {}
     for stage in stages:
-        name = model_id(stage)
+        name = ModelId.of_stage(stage)
         metrics = _metrics(metrics_file(root, name)) if name else {}
         work[stage] = float(images * _epochs_times_macs(metrics) * metrics.get("n_seeds", 1))
     return work

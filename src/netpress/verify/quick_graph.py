@@ -9,31 +9,30 @@ from netpress.base.words import some
 from netpress.params import reader
 from netpress.verify.dvc_lock import NAME, Lock, changed_values, read_yaml
 from netpress.verify.findings import Finding
-from netpress.verify.imports import missing_deps, needless_deps
+from netpress.verify.imports import uncovered
 
-#: How DVC calls what is not here; models and data are not in Git, so that says nothing about them.
-ABSENT = ("deleted", "not in cache")
+#: In Git, so that a file that is not here was deleted. Models and data that lie here are looked at by `quick_local`.
+TRACKED = ("src/", "stages/", "metrics/", "plots/")
 RERUN = "run 'dvc repro' and commit dvc.lock, metrics/ and plots/ together with the change"
 
 
 def code_findings(root: Path) -> list[Finding]:
-    """Find stages whose `deps` do not cover what they import, or name code that they do not import."""
+    """Find stages whose `deps` do not cover what they import."""
     findings = []
     for name, stage in _stages(root).items():
-        body = stage.get("do", stage)
+        deps = stage.get("do", stage).get("deps", [])
+        code = [dep for dep in deps if isinstance(dep, str) and dep.startswith(("src/", "stages/"))]
+        if name == "check":
+            continue  # its output never changes, so that no code matters to it
         try:
-            missing, needless = missing_deps(root, body), needless_deps(root, body)
+            missing = uncovered(root, code)
         except (OSError, SyntaxError) as error:
-            findings.append(
-                Finding("error", f"dvc.yaml: {name}", f"its code cannot be read ({error})", "mend the file")
-            )
+            text = f"its code cannot be read ({error})"
+            findings.append(Finding("error", f"dvc.yaml: {name}", text, "fix the file"))
             continue
         if missing:
             text = f"imports {', '.join(missing)}, and its deps do not say so: an edit there would not run it again"
             findings.append(Finding("error", f"dvc.yaml: {name}", text, "add them to the stage's deps"))
-        if needless:
-            text = f"deps name {', '.join(needless)}, which it does not import: an edit there would run it for nothing"
-            findings.append(Finding("error", f"dvc.yaml: {name}", text, "take them from the stage's deps"))
     return findings
 
 
@@ -70,41 +69,37 @@ def lineage(lock: Lock) -> list[Finding]:
 
 
 def _changed(root: Path, lock: Lock, status: Mapping[str, Any]) -> list[Finding]:
-    """Turn DVC's words, stage by stage, into one finding for each thing that changed."""
+    """Return one finding for each thing that changed, with the stages that read it.
+
+    Of `status` the structure alone is read: which stage, which file, which key; what they are now is looked up.
+    """
     params = reader.read(root / "params.yaml")
     since: dict[tuple[str, str], list[str]] = {}
     outputs: dict[str, str] = {}
     for stage, entries in status.items():
-        for entry in entries:
-            if not isinstance(entry, dict):
-                continue  # "always changed": nothing to compare
-            if "changed command" in entry:
-                since.setdefault(("dvc.yaml", "the command changed"), []).append(stage)
-            for path, what in entry.get("changed deps", {}).items():
-                for change in _words(path, what, lock[stage].params, params):
-                    since.setdefault(change, []).append(stage)
-            for path, what in entry.get("changed outs", {}).items():
-                if what not in ABSENT or path.startswith(("metrics/", "plots/")):
-                    outputs[path] = f"{'is missing, unlike' if what in ABSENT else 'is not'} what {stage} made"
-    findings = [
-        Finding("error", where, f"{text} since {some(stages)} ran", RERUN) for (where, text), stages in since.items()
+        parts = {part: names for entry in entries if isinstance(entry, dict) for part, names in entry.items()}
+        changes = [("dvc.yaml", "the command changed")] if "changed command" in entries else []
+        for path, what in parts.get("changed deps", {}).items():
+            if isinstance(what, dict):  # keys of params.yaml
+                for key in what:
+                    values = changed_values(lock[stage].params.get(key), _value(params, key), key)
+                    changes += [(path, f"{name} changed from {was!r} to {now!r}") for name, was, now in values]
+            elif (root / path).exists():
+                changes.append((path, "changed"))
+            elif path.startswith(TRACKED):
+                changes.append((path, "was deleted"))
+        for change in changes:
+            since.setdefault(change, []).append(stage)
+        for path in parts.get("changed outs", {}):
+            if path.startswith(TRACKED):
+                outputs[path] = f"is {'not' if (root / path).exists() else 'missing, unlike'} what {stage} made"
+    return [
+        *(Finding("error", where, f"{text} since {some(by)} ran", RERUN) for (where, text), by in since.items()),
+        *(
+            Finding("error", path, text, f"go back with 'git checkout -- {path}', or {RERUN}")
+            for path, text in outputs.items()
+        ),
     ]
-    return findings + [
-        Finding("error", path, text, f"go back with 'git checkout -- {path}' or 'dvc checkout {path}', or {RERUN}")
-        for path, text in outputs.items()
-    ]
-
-
-def _words(path: str, what: Any, old: Mapping[str, Any], params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if path == "params.yaml" and isinstance(what, dict):
-        found = []
-        for key in what:
-            for name, was, now in changed_values(old.get(key), _value(params, key), key):
-                found.append((path, f"{name} changed from {was!r} to {now!r}"))
-        return found
-    if what in ABSENT and not path.startswith(("src/", "stages/", "metrics/")):
-        return []
-    return [(path, "was deleted" if what in ABSENT else "changed")]
 
 
 def _value(params: Mapping[str, Any], key: str) -> Any:

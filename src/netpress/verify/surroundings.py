@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netpress.base.files import sha256_file
-from netpress.base.model_id import model_id
+from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, metrics_file
 from netpress.process import environment
 from netpress.process.environment import DATA, Environment
@@ -32,7 +32,7 @@ def result_of(stage: str) -> str | None:
     if stage == "prepare":
         return DATA
     section, _, variant = stage.partition("@")
-    return variant.partition("/round_")[0] if section == "test" else model_id(stage)
+    return variant.partition("/round_")[0] if section == "test" else ModelId.of_stage(stage)
 
 
 def where_made(root: Path, results: Sequence[str]) -> dict[str, Environment | None]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from netpress.base.errors import DataError
-from netpress.ingest.archive_members import printable
+from netpress.ingest.archives import printable
 from netpress.ingest.images import square
 from netpress.ingest.pieces import Piece, spans
 from netpress.ingest.sources._tree import Tree

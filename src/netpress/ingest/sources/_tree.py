@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netpress.base.errors import DataError
-from netpress.ingest.archive_members import printable
-from netpress.ingest.archives import FINDER
+from netpress.ingest.archives import FINDER, printable
 
 #: Folders left out that one note names.
 NAMED = 3

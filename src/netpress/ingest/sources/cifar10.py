@@ -16,7 +16,7 @@ def read(place: Path, data: Data, aside: Path) -> Source:
 
     folder = open_batches(place, data, aside, CIFAR10)
     splits = {
-        name: pieces([(folder / file, md5) for file, md5 in listed], "labels", len(CLASSES), data.resolution)
-        for name, listed in (("train", CIFAR10.train_list), ("test", CIFAR10.test_list))
+        "train": pieces(folder, CIFAR10.train_list, "labels", data.resolution),
+        "test": pieces(folder, CIFAR10.test_list, "labels", data.resolution),
     }
     return Source(CLASSES, splits, TOTAL)
