@@ -1,17 +1,22 @@
 """Architectures by name, and rebuilding a network from its spec."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from netpress.base.errors import ArtifactError
+from netpress.base.errors import ArtifactError, ConfigError
 from netpress.core.edits import Edit, apply_edits
 from netpress.params import plugins
 from netpress.params.schema import parse
+
+#: Mean and deviation per channel.
+Normalization = tuple[Sequence[float], Sequence[float]]
 
 
 def build_model(arch: str, num_classes: int = 11, in_channels: int = 3, **options: Any) -> nn.Module:
@@ -48,8 +53,11 @@ class _Undrawn(TorchFunctionMode):
 
 
 def build_on_meta(arch: str, num_classes: int = 11, in_channels: int = 3, **options: Any) -> nn.Module:
-    """Build a network without storage, for counting."""
-    with _on_meta():
+    """Build a network for counting: without storage, or on the CPU where its code computes with numbers."""
+    try:
+        with _on_meta():
+            return build_model(arch, num_classes, in_channels, **options)
+    except Exception:  # torch's errors of tensors without numbers are of many types; a true fault comes again
         return build_model(arch, num_classes, in_channels, **options)
 
 
@@ -81,9 +89,10 @@ def rebuild(
     Raises:
         ArtifactError: weights missing, left over or of another shape, with their names.
     """
-    with _on_meta():
+    network = build_on_meta(arch, num_classes, in_channels, **options)
+    if _keeps_other_tensors(network):  # which weights do not bring back
         network = build_model(arch, num_classes, in_channels, **options)
-        apply_edits(network, edits)
+    apply_edits(network, edits)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     faults = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
@@ -98,3 +107,115 @@ def rebuild(
         raise ArtifactError(f"the weights do not fit {arch}: {'; '.join(faults[:8])}{more}")
     network.load_state_dict(weights, assign=True)
     return network.eval()
+
+
+def _keeps_other_tensors(network: nn.Module) -> bool:
+    """Return whether parts of `network` hold tensors that its state dict does not: they are made when it is built."""
+    stored = network.state_dict(keep_vars=True).values()
+    known = {id(tensor) for tensor in stored}
+    held = [tensor for module in network.modules() for tensor in (*module._buffers.values(), *vars(module).values())]
+    return any(isinstance(tensor, torch.Tensor) and id(tensor) not in known for tensor in held)
+
+
+def require_rebuilt(
+    network: nn.Module,
+    arch: str,
+    num_classes: int,
+    options: dict[str, Any],
+    edits: list[Edit],
+    shape: tuple[int, int, int],
+) -> None:
+    """Raise unless `network`, rebuilt from what its spec will say, gives the same outputs; before it is trained.
+
+    `shape` is that of an image, (C, H, W). The network keeps its mode.
+
+    Raises:
+        ConfigError: it does not, or it does not run at all; names the first layer whose outputs differ.
+    """
+    was_training, device = network.training, next(network.parameters()).device
+    with torch.random.fork_rng(devices=[]):  # what is drawn here changes no training
+        again = rebuild(arch, num_classes, shape[0], options, edits, copies_of(network)).to(device)
+    images = torch.linspace(-1, 1, 2 * math.prod(shape), device=device).reshape(2, *shape)
+    if failing := failing_part(network.eval(), images):
+        raise ConfigError(f"{arch}: layer '{failing[0]}' does not run on images of {shape} ({failing[1]})")
+    ours, theirs = (outputs_of(net.eval(), images) for net in (network, again))
+    network.train(was_training)
+    for name, tensor in ours.items():
+        if name not in theirs or not torch.equal(tensor.nan_to_num(), theirs[name].nan_to_num()):
+            raise ConfigError(
+                f"{arch}: layer '{name}' does not come back with the same outputs when the network is built again; "
+                "keep all that it computes with in parameters and buffers, and draw nothing while it is built"
+            )
+
+
+def failing_part(network: nn.Module, images: torch.Tensor) -> tuple[str, str] | None:
+    """Run the network; return the name of the innermost part of several layers that fails, and why, or None."""
+    names = {module: name for name, module in network.named_modules() if any(True for _ in module.children())}
+    running: list[str] = []
+    hooks = [m.register_forward_pre_hook(lambda module, _: running.append(names[module])) for m in names]
+    hooks += [m.register_forward_hook(lambda *_: running.pop() and None) for m in names]
+    try:
+        with torch.inference_mode():
+            network(images)
+    except Exception as error:  # whatever code of others raises where its sizes do not fit
+        return running[-1], str(error).splitlines()[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return None
+
+
+def copies_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of the state of `network`, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+@torch.inference_mode()
+def outputs_of(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what each module of `network` gives for `images` where that is one tensor, by name, in their order."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            found[name] = output
+
+    hooks = [module.register_forward_hook(partial(keep, name)) for name, module in network.named_modules()]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def classifier_name(network: nn.Module, num_classes: int) -> str:
+    """Return the name of the layer that makes the logits: the last with `num_classes` outputs, linear or convolution.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [name for name, module in network.named_modules() if _outputs(module) == num_classes]
+    if not found:
+        raise ConfigError(f"no linear layer or convolution has {num_classes} outputs, one for each class")
+    return found[-1]
+
+
+def _outputs(module: nn.Module) -> int:
+    if isinstance(module, nn.Conv2d):
+        return module.out_channels
+    return module.out_features if isinstance(module, nn.Linear) else 0
+
+
+def renormalize(network: nn.Module, given: Normalization, wanted: Normalization) -> None:
+    """Let `network`, which was trained on images normalized by `wanted`, take images that are normalized by `given`.
+
+    Each is the mean and the deviation per channel, pixels in 0..1. Where they are equal nothing is done.
+    """
+    if given == wanted:
+        return
+    mean, std = (torch.tensor(values)[:, None, None] for values in given)  # (C, 1, 1)
+    own_mean, own_std = (torch.tensor(values)[:, None, None] for values in wanted)
+    scale, shift = std / own_std, (mean - own_mean) / own_std
+
+    def feed(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0] * scale.to(inputs[0].device) + shift.to(inputs[0].device), *inputs[1:])
+
+    network.register_forward_pre_hook(feed)

@@ -20,6 +20,8 @@ CHANNELS: dict[int | str, tuple[int, ...]] = {
     "depthwise": (64, 128, 128, 256, 256, 392),
 }
 
+EXAMPLE = {"groups": 2, "width": 0.25}
+
 
 class Options(Strict):
     """Options of the compact network."""

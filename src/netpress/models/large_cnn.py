@@ -7,6 +7,7 @@ from netpress.models._blocks import LARGE_BLOCKS, conv_bn, large_features, poole
 from netpress.params.schema import Strict
 
 HIDDEN = 2048
+EXAMPLE = {"width": 0.125}
 
 
 class Options(Strict):

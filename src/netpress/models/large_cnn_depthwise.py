@@ -6,6 +6,8 @@ from torch import nn
 from netpress.models._blocks import LARGE_BLOCKS, conv_dw, large_features, pooled_head, scaled
 from netpress.params.schema import Strict
 
+EXAMPLE = {"width": 0.125}
+
 
 class Options(Strict):
     """Options of the depthwise redesign."""

@@ -9,6 +9,8 @@ from netpress.params.schema import Strict
 #: Input channels, output channels and stride of each depthwise-separable convolution.
 LAYERS = [(32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2)] + [(512, 512, 1)] * 5
 
+EXAMPLE = {"width": 0.25}
+
 
 class Options(Strict):
     """Options of the student."""

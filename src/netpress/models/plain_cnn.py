@@ -9,6 +9,8 @@ from netpress.params.schema import Strict
 #: Channels of the convolutions; a 2x2 pooling follows each but the last.
 CHANNELS = (64, 128, 256, 512, 600)
 
+EXAMPLE = {"width": 0.125}
+
 
 class Options(Strict):
     """Options of the plain network."""

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from netpress.models._blocks import scaled
 from netpress.params.schema import Strict
 
-#: torchvision's weights for three channels and the options as they are.
-IMAGENET = "ResNet18_Weights.IMAGENET1K_V1"
+EXAMPLE = {"width": 0.25}
 
 
 class Options(Strict):
@@ -23,11 +22,19 @@ class Options(Strict):
     stem: Literal["imagenet", "small", "pooled"] = Field(
         "imagenet", description="imagenet: 7x7 stride 2 and pooling; small: 3x3 alone; pooled: 3x3 and pooling"
     )
+    weights: Literal["none", "IMAGENET1K_V1"] = Field(
+        "none", description="torchvision's published weights, for width 1 and the stem imagenet"
+    )
 
 
 def build(num_classes: int, in_channels: int, options: Options) -> nn.Module:
     """Build ResNet18; at width 1 with 3 channels and 11 classes it has 11,182,155 parameters."""
     return ResNet18(num_classes, in_channels, options)
+
+
+def published(options: Options) -> str | None:
+    """Return torchvision's name of the weights that the options ask for, if any."""
+    return None if options.weights == "none" else f"ResNet18_Weights.{options.weights}"
 
 
 def initialize(network: nn.Module) -> None:

@@ -1,20 +1,21 @@
-"""Networks trained afresh: the items of `train`, `lowrank` and `distill`."""
+"""Networks trained on the labels alone: the items of `train` and `lowrank`."""
 
 from typing import Any
 
-from netpress.core.context import Bench
+from netpress.core.context import Context
 from netpress.core.resume import Workspace
-from netpress.core.seeds import fit_and_save, fresh_network, run_seeds
+from netpress.core.seeds import fresh_network, run_seeds, save_design
 
 
-def train_design(bench: Bench) -> None:
+def train_design(context: Context) -> None:
     """Train every seed of an architecture on the labels alone, save the models and write the metrics."""
-    train, val = bench.split("train"), bench.split("val")
 
     def make(seed: int, work: Workspace) -> dict[str, Any]:
-        network = fresh_network(bench.item, bench.manifest, seed)
-        if bench.start:
-            bench.start.load_into(network)
-        return fit_and_save(bench, work, seed, network, (train, val))
+        network = fresh_network(context.item, context.manifest, seed)
+        if context.start:
+            context.start.load_into(network)
+        history = context.fit(work, "fit", network, seed) if context.item.epochs else []
+        network.to(context.device)
+        return save_design(context, work, seed, network, history)
 
-    run_seeds(bench, make)
+    run_seeds(context, make)
