@@ -19,11 +19,11 @@ import torch
 from netpress.base.project import find_root
 from netpress.core import artifacts
 from netpress.core.artifacts import ONNX
-from netpress.core.context import Bench, open_bench
+from netpress.core.context import Context, open_context
 from netpress.core.export import OnnxModule
-from netpress.params import plugins, reader
+from netpress.params import reader
 from netpress.params.schema import parse
-from netpress.quantize.run import calibration_images
+from netpress.quantize.run import Trained, calibration_images
 
 #: Runs between two looks at the clock, and before the first.
 INNER = 50
@@ -37,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     root = find_root()
     items = reader.load(root / "params.yaml").quantize
-    benches = {name: open_bench(root, "quantize", name) for name in items}
+    benches = {name: open_context(root, "quantize", name) for name in items}
     torch.set_num_threads(1)
     print("logits against fp32      weights   as it runs          as it is written    one against   accuracy")
     print(
@@ -53,26 +53,33 @@ def main() -> None:
         print(f"  {name:22} {parent:7.3f} ms {quantized:8.3f} ms {quantized / parent:6.2f}")
 
 
-def parent_file(bench: Bench) -> bytes:
+def parent_file(bench: Context) -> bytes:
     """The ONNX file of the parent's shipped seed."""
     parent = bench.parent(bench.config.seeds[0])
     return artifacts.read_file(parent.folder, parent.spec, ONNX)
 
 
-def made(bench: Bench, **changes: Any) -> bytes:
-    """The quantized file of the shipped seed, its options changed."""
-    method = plugins.load("quantize", bench.item.method)
-    options = parse(method.Options, bench.item.method_options | changes, "method_options")
-    images = calibration_images(bench.split("train"), method.calibration_count(options), bench.config.seeds[0])
-    return method.quantize(parent_file(bench), images, options)
+def made(bench: Context, **changes: Any) -> bytes:
+    """The quantized file of the shipped seed, its options changed; of post-training methods only."""
+    method, seed = bench.method(), bench.config.seeds[0]
+    options = parse(method.module.Options, bench.item.method_options | changes, "method_options")
+    model = Trained(
+        bench.parent(seed).network,
+        parent_file(bench),
+        lambda count: calibration_images(bench.train, count, seed),
+        lambda _: None,
+        lambda _: b"",
+    )
+    data: bytes = method.module.quantize(model, options)
+    return data
 
 
-def files_of(bench: Bench) -> list[bytes]:
+def files_of(bench: Context) -> list[bytes]:
     """The files of the parent and of the quantized model."""
     return [parent_file(bench), made(bench)]
 
 
-def show_errors(bench: Bench, name: str, reduce_range: bool, count: int) -> None:
+def show_errors(bench: Context, name: str, reduce_range: bool, count: int) -> None:
     """Print one line of the first table."""
     val = bench.split("val")
     images, labels = val.normalize(val.images[:count]), val.labels[:count]
@@ -95,9 +102,9 @@ def largest_off(logits: torch.Tensor, others: torch.Tensor) -> float:
     return float(((logits - others).abs().amax(1) / others.abs().amax(1)).max())
 
 
-def latency(files: list[bytes], bench: Bench, repeats: int) -> list[float]:
+def latency(files: list[bytes], bench: Context, repeats: int) -> list[float]:
     """Median milliseconds of one image through each file, on one thread; the files take turns."""
-    parent = bench.parents[bench.config.seeds[0]]
+    parent = bench.parents["from"][bench.config.seeds[0]]
     image = np.random.default_rng(0).normal(size=(1, parent.in_channels, parent.height, parent.width))
     feeds = {"images": image.astype(np.float32)}
     sessions = [OnnxModule(data, 1).session for data in files]

@@ -1,29 +1,32 @@
-"""Quantization of a trained model's ONNX file.
+"""Quantization of a trained model.
 
-A method is a file with `Options`, `calibration_count(options)` and `quantize(onnx, calibration, options)`:
-the bytes of an fp32 model and (n, C, H, W) float32 normalized training images -> the bytes of the
-quantized model, which takes and gives float32.
+A method is a file of `methods/` with `Options`, `EXAMPLE` and
+
+    quantize(model: Trained, options) -> bytes
+
+of an ONNX file that takes and gives float32. A method works on the parent's ONNX file alone (post-training, epochs: 0),
+or calls `model.finetune` under the item's recipe and epochs: at least 1.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from netpress.base.errors import ParamsError
 from netpress.core import artifacts
-from netpress.core.artifacts import ONNX
-from netpress.core.batches import DeviceSplit
-from netpress.core.context import Bench
-from netpress.core.export import OnnxModule, with_metadata, without_metadata
-from netpress.core.measure import evaluate, of_validation
+from netpress.core.artifacts import ONNX, Loaded, Parent, Spec
+from netpress.core.batches import DeviceSplit, draw_images
+from netpress.core.context import Context, Method
+from netpress.core.engine import History
+from netpress.core.export import OnnxModule, export_onnx, with_metadata, without_metadata
+from netpress.core.measure import evaluate
 from netpress.core.resume import Workspace
 from netpress.core.seeds import metrics_of, run_seeds
-from netpress.params import plugins
-from netpress.params.schema import parse
 
-#: Names the stream of random numbers that chooses the calibration images.
-CALIBRATION = 3
 #: Training images on which the file as it runs is compared with its arithmetic as it is written.
 COMPARED = 64
 #: Largest share by which the logits may differ there. Integer kernels round otherwise than the operators that they
@@ -32,51 +35,99 @@ COMPARED = 64
 MOST_DIFFERENT = 0.002
 
 
-def quantize_model(bench: Bench) -> None:
+@dataclass(frozen=True)
+class Trained:
+    """A trained model to quantize.
+
+    Attributes:
+        network: the parent's network, in eval mode on the CPU.
+        onnx: the parent's fp32 file.
+        images: count -> training images (count, C, H, W) float32, normalized, drawn from the seed.
+        finetune: trains a network in place under the item's recipe and epochs.
+        export: a network -> its ONNX file.
+    """
+
+    network: nn.Module
+    onnx: bytes
+    images: Callable[[int], np.ndarray]
+    finetune: Callable[[nn.Module], None]
+    export: Callable[[nn.Module], bytes]
+
+
+def quantize_model(context: Context) -> None:
     """Quantize every seed of the parent; the accuracy is that of the quantized model as onnxruntime runs it."""
-    method = plugins.load("quantize/methods", bench.item.method)
-    options = parse(method.Options, bench.item.method_options, "method_options")
-    train, val = bench.split("train"), bench.split("val")
+    run_seeds(context, lambda seed, work: _quantize_seed(context, seed, work))
 
-    def make(seed: int, work: Workspace) -> dict[str, Any]:
-        parent = bench.parent(seed)
-        onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
-        calibration = calibration_images(train, method.calibration_count(options), seed)
-        data = without_metadata(method.quantize(onnx, calibration, options))
-        module, written = (OnnxModule(data, bench.config.runtime.threads, fused) for fused in (True, False))
-        difference = fused_difference(module, written, calibration_images(train, COMPARED, seed))
-        if difference > MOST_DIFFERENT:
-            key = f"{bench.model_id.replace('/', '.')}.method_options"
-            print(warning(work.label, key, difference, options), flush=True)
-        quality = evaluate(module, val, work.label)
-        spec = parent.spec.model_copy(
-            update={
-                "model_id": bench.model_id,
-                "seed": seed,
-                "method": bench.item.method,
-                "init": None,
-                "init_sha256": None,
-                "parent": parent.spec.model_id,
-                "parent_sha256": parent.spec.weights_sha256,
-                "quantized": True,
-                "weight_bytes": initializer_bytes(data),
-                "onnx_bytes": len(data),
-            }
-        )
-        data = with_metadata(data, spec.feeding())
-        spec = artifacts.save_model(work.models / f"seed_{seed}", spec, {ONNX: data})
-        history = [{"val_acc": quality.accuracy, "val_loss": quality.loss}]
-        found = of_validation(quality) | {"epochs": 0, "fused_difference": difference}
-        return metrics_of(spec, len(data), history) | found
 
-    run_seeds(bench, make)
+def _quantize_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
+    parent, method = context.parent(seed), context.method()
+    data, tuned = quantize_parent(context, parent, method, seed, work)
+    module, written = (OnnxModule(data, context.config.runtime.threads, fused) for fused in (True, False))
+    difference = fused_difference(module, written, calibration_images(context.train, COMPARED, seed))
+    if difference > MOST_DIFFERENT:
+        key = f"{context.model_id.key}.method_options"
+        print(warning(work.label, key, difference, method.options), flush=True)
+    quality = evaluate(module, context.val, work.label)
+    spec = parent.spec.model_copy(
+        update={
+            "model_id": context.model_id,
+            "seed": seed,
+            "method": method.name,
+            "init": None,
+            "init_sha256": None,
+            "parents": {"from": Parent(model_id=parent.spec.model_id, sha256=parent.spec.weights_sha256)},
+            "quantized": True,
+            "epochs": parent.spec.epochs + len(tuned),
+            "weight_bytes": initializer_bytes(data),
+            "onnx_bytes": len(data),
+        }
+    )
+    data = with_metadata(data, spec.feeding())
+    spec = artifacts.save_model(work.models / f"seed_{seed}", spec, {ONNX: data})
+    history = [{"val_acc": quality.accuracy, "val_loss": quality.loss} | quality.detail(context.val)]
+    return metrics_of(spec, len(data), history) | {"epochs": len(tuned), "fused_difference": difference}
+
+
+def quantize_parent(
+    context: Context, parent: Loaded, method: Method, seed: int, work: Workspace
+) -> tuple[bytes, History]:
+    """Return the quantized file, without metadata, and the history of the fine-tuning, empty if there was none.
+
+    Raises:
+        ParamsError: the item states epochs and the method does no fine-tuning, or the other way round.
+    """
+    tuned: History = []
+
+    def finetune(network: nn.Module) -> None:
+        if not context.item.epochs:
+            raise ParamsError([("epochs", f"epochs = 0: {method.name} fine-tunes the network; set 1 or more")])
+        if tuned:
+            raise RuntimeError(f"{method.name} fine-tunes twice, where a method may do so once")
+        tuned.extend(context.fit(work, "fit", network, seed))
+
+    onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
+    trained = Trained(
+        parent.network,
+        onnx,
+        lambda count: calibration_images(context.train, count, seed),
+        finetune,
+        lambda network: _exported(network, parent.spec),
+    )
+    data = without_metadata(method.module.quantize(trained, method.options))
+    if context.item.epochs and not tuned:
+        epochs = context.item.epochs
+        raise ParamsError([("epochs", f"epochs = {epochs}: {method.name} does no fine-tuning; set epochs: 0")])
+    return data, tuned
+
+
+def _exported(network: nn.Module, spec: Spec) -> bytes:
+    """Export a network of the shape that `spec` describes, wherever it was trained."""
+    return export_onnx(network.to("cpu").eval(), spec.in_channels, spec.height, spec.width)
 
 
 def calibration_images(train: DeviceSplit, count: int, seed: int) -> np.ndarray:
-    """Draw `count` training images: (count, C, H, W) float32, normalized."""
-    chosen = np.random.default_rng([seed, 0, CALIBRATION]).permutation(len(train))[:count]
-    images = train.images[torch.from_numpy(np.sort(chosen)).to(train.images.device)]
-    return np.ascontiguousarray(train.normalize(images).cpu().numpy())
+    """Draw `count` training images, or all: (count, C, H, W) float32, normalized."""
+    return np.ascontiguousarray(draw_images(train, count, seed, "calibration").cpu().numpy())
 
 
 @torch.inference_mode()

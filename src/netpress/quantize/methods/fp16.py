@@ -3,24 +3,22 @@
 import numpy as np
 
 from netpress.params.schema import Strict
+from netpress.quantize.run import Trained
+
+EXAMPLE: dict[str, object] = {}
 
 
 class Options(Strict):
     """fp16 has no options."""
 
 
-def calibration_count(options: Options) -> int:
-    """No images are needed."""
-    return 0
-
-
-def quantize(onnx_bytes: bytes, calibration: np.ndarray, options: Options) -> bytes:
+def quantize(model: Trained, options: Options) -> bytes:
     """Store every float32 tensor of more than one value as float16, followed by a cast back to float32."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    model = onnx.load_from_string(onnx_bytes)
-    graph = model.graph
+    stored = onnx.load_from_string(model.onnx)
+    graph = stored.graph
     casts = []
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or numpy_helper.to_array(tensor).size < 2:
@@ -33,4 +31,4 @@ def quantize(onnx_bytes: bytes, calibration: np.ndarray, options: Options) -> by
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    return bytes(model.SerializeToString(deterministic=True))
+    return bytes(stored.SerializeToString(deterministic=True))

@@ -4,11 +4,9 @@ Jacob et al., https://arxiv.org/abs/1712.05877; done by onnxruntime. Depthwise c
 per-channel weights: with one scale for a whole layer they can collapse.
 
 Activations are unsigned and weights signed, which is what x86-64 multiplies fastest, and the only pair for which
-onnxruntime runs every layer in integers: with signed activations it left additions, poolings and two convolutions of
-five of a resnet18 in fp32, which took 2.4 times as long. Processors without VNNI add the products of two neighbours in
-16 bits, where 2 * 255 * 127 does not fit and is cut off without a word; weights of 7 bits, 2 * 255 * 64, always fit.
-Unsigned weights would fit in 8 bits too, but took 1.3 times as long, and put the logits of a mobile_student 3.3 % off
-fp32 where weights of 7 bits put them 1.3 % off.
+onnxruntime runs every layer in integers; with signed activations it leaves some in fp32. Processors without VNNI add
+the products of two neighbours in 16 bits, where 2 * 255 * 127 does not fit and is cut off without a word; weights of 7
+bits, 2 * 255 * 64, always fit. `benchmarks/int8.py` compares the two on a project's models.
 """
 
 import logging
@@ -19,59 +17,70 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
+from netpress.quantize.run import Trained
+
+EXAMPLE = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}
 
 
 class Options(Strict):
     """Options of static int8."""
 
     calibration_images: int = Field(ge=1, le=100_000, description="training images that set the activations' scales")
-    calibration: Literal["minmax", "entropy", "percentile"] = Field(description="how a scale follows from the values")
+    calibration: Literal["minmax", "percentile"] = Field(description="how a scale follows from the values")
     reduce_range: bool = Field(description="weights in 7 bits, exact on every processor; 8 bits overflow without VNNI")
 
 
-def calibration_count(options: Options) -> int:
-    """Return how many training images are needed."""
-    return options.calibration_images
+def quantize(model: Trained, options: Options) -> bytes:
+    """Fold normalizations into convolutions, then quantize weights and activations to int8.
 
-
-def quantize(onnx_bytes: bytes, calibration: np.ndarray, options: Options) -> bytes:
-    """Fold normalizations into convolutions, then quantize weights and activations to int8."""
+    Raises:
+        ParamsError: onnxruntime cannot quantize the network.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     methods = {
         "minmax": CalibrationMethod.MinMax,
-        "entropy": CalibrationMethod.Entropy,
         "percentile": CalibrationMethod.Percentile,
     }
     logging.getLogger().setLevel(logging.ERROR)
-    input_name = onnx.load_from_string(onnx_bytes).graph.input[0].name
+    input_name = onnx.load_from_string(model.onnx).graph.input[0].name
     with tempfile.TemporaryDirectory() as name:
         original, prepared, quantized = (Path(name) / f"{part}.onnx" for part in ("original", "prepared", "quantized"))
-        original.write_bytes(onnx_bytes)
+        original.write_bytes(model.onnx)
         quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(quantized),
-            _Reader(input_name, calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=options.reduce_range,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=methods[options.calibration],
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-        )
+        reader = _Reader(input_name, model.images(options.calibration_images))
+        try:
+            quantize_static(
+                str(prepared),
+                str(quantized),
+                reader,
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=options.reduce_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=methods[options.calibration],
+                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            )
+        except ValueError as error:  # of operators that it knows no int8 form of; it names no layer
+            text = f"method = int8_static: onnxruntime cannot quantize this network ({error}); choose weights or fp16"
+            raise ParamsError([("method", text)]) from None
         return quantized.read_bytes()
 
 
 class _Reader:
-    """Feeds the calibration images (n, C, H, W) in batches, as onnxruntime's CalibrationDataReader does."""
+    """Feeds the calibration images (n, C, H, W), as onnxruntime's CalibrationDataReader does.
+
+    In batches of one size, the largest up to 64 that leaves none over: onnxruntime stacks what it collects.
+    """
 
     def __init__(self, input_name: str, images: np.ndarray) -> None:
-        batches = np.array_split(images, max(1, len(images) // 64))
+        size = max(size for size in range(1, 65) if len(images) % size == 0)
+        batches = np.split(images, len(images) // size)
         self._feeds = iter([{input_name: batch} for batch in batches])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
