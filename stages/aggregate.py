@@ -12,6 +12,7 @@ from netpress.process.script import run_stage
 def aggregate(root: Path) -> None:
     from netpress.params import reader
     from netpress.process import environment
+    from netpress.report import environments
     from netpress.report.collect import collect, remove_stale
     from netpress.report.overview import brief
     from netpress.report.write import write_report
@@ -23,6 +24,7 @@ def aggregate(root: Path) -> None:
     study = collect(root, params.items(), params.final, params.claims, params.experiments)
     written = write_report(root, study)
     print(brief(study))
+    print(environments.write_note(root, study), end="")
     print("wrote " + ", ".join(path.as_posix() for path in written))
 
 

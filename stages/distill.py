@@ -9,10 +9,10 @@ from netpress.process.script import run_variant_stage
 
 
 def distill(root: Path, variant: str) -> None:
-    from netpress.core.context import open_bench
+    from netpress.core.context import open_context
     from netpress.distill.run import distill_student
 
-    distill_student(open_bench(root, "distill", variant))
+    distill_student(open_context(root, "distill", variant))
 
 
 if __name__ == "__main__":

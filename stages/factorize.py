@@ -9,10 +9,10 @@ from netpress.process.script import run_variant_stage
 
 
 def factorize(root: Path, variant: str) -> None:
-    from netpress.core.context import open_bench
+    from netpress.core.context import open_context
     from netpress.factorize.run import factorize_model
 
-    factorize_model(open_bench(root, "factorize", variant))
+    factorize_model(open_context(root, "factorize", variant))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train one compact design afresh: an item of the section `lowrank`.
+"""Train one compact design from scratch: an item of the section `lowrank`.
 
 Writes models/lowrank/VARIANT/ and metrics/lowrank/VARIANT.json.
 """
@@ -9,10 +9,10 @@ from netpress.process.script import run_variant_stage
 
 
 def lowrank(root: Path, variant: str) -> None:
-    from netpress.core.context import open_bench
+    from netpress.core.context import open_context
     from netpress.train.run import train_design
 
-    train_design(open_bench(root, "lowrank", variant))
+    train_design(open_context(root, "lowrank", variant))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from netpress.process.script import run_variant_stage
 
 
 def prune(root: Path, variant: str) -> None:
-    from netpress.core.context import open_bench
+    from netpress.core.context import open_context
     from netpress.prune.run import prune_curve
 
-    prune_curve(open_bench(root, "prune" if variant == "main" else "prune_sweep", variant))
+    prune_curve(open_context(root, "prune" if variant == "main" else "prune_sweep", variant))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from netpress.process.script import run_variant_stage
 
 
 def quantize(root: Path, variant: str) -> None:
-    from netpress.core.context import open_bench
+    from netpress.core.context import open_context
     from netpress.quantize.run import quantize_model
 
-    quantize_model(open_bench(root, "quantize", variant))
+    quantize_model(open_context(root, "quantize", variant))
 
 
 if __name__ == "__main__":

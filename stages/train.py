@@ -9,11 +9,11 @@ from netpress.process.script import run_variant_stage
 
 
 def train(root: Path, variant: str) -> None:
-    from netpress.core.context import open_bench
+    from netpress.core.context import open_context
     from netpress.train.pretrained import with_start
     from netpress.train.run import train_design
 
-    train_design(with_start(open_bench(root, "train", variant)))
+    train_design(with_start(open_context(root, "train", variant)))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,17 @@ SPEC, WEIGHTS, ONNX, HISTORY, SEEDS = "spec.json", "model.safetensors", "model.o
 FileName = Annotated[str, StringConstraints(pattern=r"^[a-z]+\.[a-z]+$")]
 
 
+#: Roles of the parent that is called so; a student may have more teachers.
+FIRST = ("from", "teacher")
+
+
+class Parent(Strict):
+    """A model from which another was made, or by which it was taught, and the hash of its weights."""
+
+    model_id: str
+    sha256: str
+
+
 class Spec(Strict):
     """What is needed to rebuild a model and to feed it.
 
@@ -44,8 +55,7 @@ class Spec(Strict):
     method: str | None
     init: str | None
     init_sha256: str | None
-    parent: str | None
-    parent_sha256: str | None
+    parents: dict[str, Parent]
     classes: list[str]
     in_channels: int
     height: int
@@ -60,6 +70,21 @@ class Spec(Strict):
     weight_bytes: int
     onnx_bytes: int
     sha256: dict[FileName, str]
+
+    @property
+    def parent(self) -> str | None:
+        """Model id of what it was made from or, first, taught by."""
+        return next((parent.model_id for role, parent in self.parents.items() if role in FIRST), None)
+
+    @property
+    def parent_sha256(self) -> str | None:
+        """Hash of that parent's weights."""
+        return next((parent.sha256 for role, parent in self.parents.items() if role in FIRST), None)
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Shape of an image, (C, H, W)."""
+        return self.in_channels, self.height, self.width
 
     @property
     def weights_sha256(self) -> str:
@@ -220,9 +245,9 @@ def write_seeds(folder: Path, seeds: list[int]) -> None:
     files.write_sealed(folder / SEEDS, {"seeds": seeds})
 
 
-def write_metrics(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
-    """Write the validation metrics of a model."""
-    files.write_sealed(metrics_file(root, model_id), metrics)
+def write_metrics(root: Path, result: str, metrics: dict[str, Any]) -> None:
+    """Write the metrics of a model id, or of `test/<model id>`."""
+    files.write_sealed(metrics_file(root, result), metrics)
 
 
 def _remedy(folder: Path) -> str:

@@ -19,7 +19,7 @@ from netpress.core.dataset import Manifest, load_split
 from netpress.params.items import Augment, Recipe, Runtime
 from netpress.params.schema import AUTO
 
-#: Names of the independent streams of random numbers; 3 and 4 are those of calibration and of layers.
+#: Names of the independent streams of random numbers; 4 is that of layers.
 ORDER, AUGMENT, MIXUP, RESIZE = 0, 1, 2, 5
 #: Uniform draws for each image: flip, crop y, crop x, erase?, area, aspect, erase y, erase x.
 DRAWS = 8
@@ -63,11 +63,13 @@ class Batch:
     Attributes:
         images: (B, C, H, W) float32, augmented and normalized.
         targets: (B, classes) that sum to 1.
+        index: (B), the images' places in the split.
         plain: makes the same images without augmentation, but mixed as `images` are.
     """
 
     images: Tensor
     targets: Tensor
+    index: Tensor
     plain: Callable[[], Tensor]
 
 
@@ -85,8 +87,11 @@ def sized(recipe: Recipe, images: int) -> Recipe:
 
 
 def enough_epochs(recipe: Recipe, epochs: int, images: int) -> int:
-    """Return `epochs`, or as many as `min_steps` of the recipe, whose batch size is known, takes on `images` images."""
-    return max(epochs, -(-recipe.min_steps // batches_per_epoch(images, recipe.batch_size)))
+    """Return `epochs`, or as many as `min_steps` of the recipe, whose batch size is known, takes on `images` images.
+
+    No epochs, which means no training, stay none.
+    """
+    return epochs and max(epochs, -(-recipe.min_steps // batches_per_epoch(images, recipe.batch_size)))
 
 
 def training_batches(
@@ -119,7 +124,7 @@ def training_batches(
             share = torch.from_numpy(shares[chosen]).to(device)
             view, plain = partial(_mixed, view, other, share), partial(_mixed, plain, other, share)
             targets = torch.lerp(soft[split.labels[other]], targets, share[:, None])
-        yield Batch(view(index), targets, partial(plain, index))
+        yield Batch(view(index), targets, index, partial(plain, index))
 
 
 def _mixed(view: Callable[[Tensor], Tensor], other: Tensor, share: Tensor, index: Tensor) -> Tensor:
@@ -232,3 +237,12 @@ def device_split(root: Path, name: str, manifest: Manifest, device: torch.device
         std=tuple(manifest.std),
         channels_last=runtime.channels_last,
     )
+
+
+def draw_images(split: DeviceSplit, count: int, seed: int, stream: str) -> Tensor:
+    """Draw `count` images, or all: (count, C, H, W) float32, normalized and not augmented, in the split's order.
+
+    They are a function of the seed and of the name of the stream of random numbers.
+    """
+    chosen = np.random.default_rng([seed, *stream.encode()]).permutation(len(split))[:count]
+    return split.normalize(split.images[torch.from_numpy(np.sort(chosen)).to(split.images.device)])

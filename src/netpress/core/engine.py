@@ -1,8 +1,9 @@
 """The one training loop: base training, distillation and fine-tuning."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,17 +17,39 @@ from netpress.core.measure import autocast, evaluate
 from netpress.params.items import Recipe, Runtime
 from netpress.process.progress import EpochProgress
 
-#: (batch, logits (B, classes)) -> loss, a scalar.
-Objective = Callable[[Batch, Tensor], Tensor]
-#: Names the stream of random numbers that layers draw from, beside those of `data.batches`.
+#: Names the stream of random numbers that layers draw from, beside those of `core.batches`.
 LAYERS = 4
 #: Losses are looked at in groups, so that a GPU need not wait after every step.
 CHECK_EVERY = 20
 
 
-def cross_entropy(batch: Batch, logits: Tensor) -> Tensor:
-    """Cross-entropy with soft targets, in nats; the objective when there is no teacher."""
-    return nn.functional.cross_entropy(logits, batch.targets)
+class Objective(Protocol):
+    """What training lowers.
+
+    Attributes:
+        modules: optimized, clipped, checked and checkpointed with the network, such as a projector; never exported.
+    """
+
+    modules: nn.ModuleDict
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Hear that `epoch` (from 0) of `epochs` begins."""
+
+    def __call__(self, batch: Batch, logits: Tensor) -> Tensor:
+        """Return the loss, a scalar, of a batch and the network's logits (B, classes), in nats."""
+
+
+class CrossEntropy:
+    """Cross-entropy with soft targets, in nats; the objective where there is no teacher."""
+
+    def __init__(self) -> None:
+        self.modules = nn.ModuleDict()
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Every epoch is like the others."""
+
+    def __call__(self, batch: Batch, logits: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, batch.targets)
 
 
 @dataclass(frozen=True)
@@ -50,7 +73,7 @@ def fit(
     schedule: Schedule,
     runtime: Runtime,
     label: str,
-    objective: Objective = cross_entropy,
+    objective: Objective | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train `network` in place and leave it in eval mode.
@@ -61,12 +84,13 @@ def fit(
         schedule: recipe, epochs and seed.
         runtime: precision, memory format, compilation.
         label: shown with the progress.
-        objective: the loss to lower.
+        objective: the loss to lower; cross-entropy if there is none.
         checkpoint: where to go on from, and to keep what is done; `network` must be built as it was then.
 
     Returns:
-        One row an epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc. Where the recipe averages the
-        weights, validation is of their average, which `network` holds in the end.
+        One row per epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc; the last one with
+        `Quality.detail`. Where the recipe averages the weights, validation is of their average, which `network` holds
+        in the end.
 
     Raises:
         TrainingError: the loss or a weight is not finite; says in which epoch and step.
@@ -75,7 +99,10 @@ def fit(
     recipe = schedule.recipe
     network.to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
     forward = torch.compile(network) if runtime.compile else network
-    optimizer = make_optimizer(network, recipe)
+    objective = objective or CrossEntropy()
+    modules = objective.modules.to(train.images.device).train()
+    parameters = [*network.parameters(), *modules.parameters()]
+    optimizer = make_optimizer(network, recipe, modules)
     steps = batches_per_epoch(len(train), recipe.batch_size)
     if len(train) // steps < 2:
         raise ConfigError(
@@ -83,11 +110,14 @@ def fit(
             "is a single image, from which no normalization can be computed; choose 3 or more"
         )
     average = averaging(network, recipe.average) if recipe.average else None
-    state = nn.ModuleDict({"trained": network, "average": average}) if average else network
+    state = nn.ModuleDict({"trained": network, "objective": modules})
+    if average:
+        state["average"] = average
     history = checkpoint.load(state, optimizer) if checkpoint else []
     with EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
         for epoch in range(len(history), schedule.epochs):
             network.train()
+            objective.start_epoch(epoch, schedule.epochs)
             torch.manual_seed(layer_seed(schedule, epoch))
             losses: list[Tensor] = []
             hits = torch.zeros((), dtype=torch.int64, device=train.labels.device)
@@ -104,7 +134,7 @@ def fit(
                 with autocast(runtime, network, batch.images.device):
                     logits = forward(batch.images)
                 loss = objective(batch, logits.float())
-                _update(network, optimizer, loss, lr, recipe.clip_norm)
+                _update(parameters, optimizer, loss, lr, recipe.clip_norm)
                 if average:
                     average.update_parameters(network)
                 losses.append(loss.detach())
@@ -112,18 +142,18 @@ def fit(
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
                     _require_finite(losses, epoch, label)
                 progress.step()
-            _require_finite_weights(network, epoch, label)
+            for trained in (network, modules):
+                _require_finite_weights(trained, epoch, label)
             quality = evaluate(average.module if average else network, val, f"{label} after epoch {epoch + 1}")
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "lr": lr,
-                    "train_loss": float(torch.stack(losses).double().mean()),
-                    "train_acc": int(hits) / len(train),
-                    "val_loss": quality.loss,
-                    "val_acc": quality.accuracy,
-                }
-            )
+            row = {
+                "epoch": epoch + 1,
+                "lr": lr,
+                "train_loss": float(torch.stack(losses).double().mean()),
+                "train_acc": int(hits) / len(train),
+                "val_loss": quality.loss,
+                "val_acc": quality.accuracy,
+            }
+            history.append(row | (quality.detail(val) if epoch + 1 == schedule.epochs else {}))
             if checkpoint:
                 checkpoint.save_if_due(state, optimizer, history)
             progress.epoch_done(history[-1])
@@ -147,16 +177,19 @@ def layer_seed(schedule: Schedule, epoch: int) -> int:
     return int(state[0] >> 1)
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer.
+def make_optimizer(network: nn.Module, recipe: Recipe, modules: nn.Module) -> torch.optim.Optimizer:
+    """Build the recipe's optimizer for the network and the objective's modules.
 
-    Biases and normalization are not decayed; all but the last linear layer learn at `recipe.body_lr` of the rate.
+    Biases and normalization are not decayed; all of the network but its last linear layer learns at `recipe.body_lr` of
+    the rate.
     """
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     head = {id(p) for p in linear[-1].parameters()} if linear else set()
     chosen: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for p in network.parameters():
         chosen.setdefault((p.ndim > 1, 1.0 if id(p) in head else recipe.body_lr), []).append(p)
+    for p in modules.parameters():
+        chosen.setdefault((p.ndim > 1, 1.0), []).append(p)
     groups = [
         {"params": found, "weight_decay": recipe.weight_decay if decayed else 0.0, "factor": factor}
         for (decayed, factor), found in chosen.items()
@@ -183,13 +216,15 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.lr * (1 + math.cos(math.pi * (step - rise) / (total - rise))) / 2
 
 
-def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip_norm: float) -> None:
+def _update(
+    parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip_norm: float
+) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip_norm:
-        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimizer.step()
 
 

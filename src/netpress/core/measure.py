@@ -20,17 +20,26 @@ class Quality:
     """How well a network does on one split.
 
     Attributes:
-        accuracy: top-1, a fraction.
+        hit: (N) bool, whether each image's class is named right, in the split's order.
+        confidence: (N), the probability of the class that the network names.
         loss: mean cross-entropy in nats.
-        ece: expected calibration error, a fraction: by how much confidence and accuracy differ, over bins of
-            confidence. Guo et al., https://arxiv.org/abs/1706.04599.
-        by_class: accuracy on the images of each class; None for a class without images.
     """
 
-    accuracy: float
+    hit: Tensor
+    confidence: Tensor
     loss: float
-    ece: float
-    by_class: tuple[float | None, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1, a fraction."""
+        return int(self.hit.sum()) / len(self.hit)
+
+    def detail(self, split: DeviceSplit) -> dict[str, Any]:
+        """Return what the metrics say of the validation split beside accuracy and loss: calibration and classes."""
+        return {
+            "val_ece": calibration_error(self.hit, self.confidence),
+            "val_acc_by_class": list(accuracy_by_class(self.hit, split)),
+        }
 
 
 @torch.inference_mode()
@@ -53,13 +62,14 @@ def evaluate(network: nn.Module, split: DeviceSplit, where: str = "the network")
             f"{where}: the loss on {len(split)} images became {loss}; nothing was written. Usual causes: the learning "
             "rate is too high (lower recipes.<name>.lr), or the method broke the network (choose milder method_options)"
         )
-    hit = torch.cat(hits)
-    ece = calibration_error(hit, torch.cat(confidences))
-    return Quality(int(hit.sum()) / len(split), loss / len(split), ece, accuracy_by_class(hit, split))
+    return Quality(torch.cat(hits), torch.cat(confidences), loss / len(split))
 
 
 def calibration_error(hit: Tensor, confidence: Tensor) -> float:
-    """Return the expected calibration error of `hit` (N) bool and `confidence` (N) in 0..1."""
+    """Return the expected calibration error of `hit` (N) bool and `confidence` (N) in 0..1, a fraction.
+
+    By how much confidence and accuracy differ, over bins of confidence. Guo et al., https://arxiv.org/abs/1706.04599.
+    """
     edges = torch.linspace(0, 1, BINS + 1, device=hit.device)[1:-1]
     bins = torch.bucketize(confidence, edges)
     error = 0.0
@@ -81,18 +91,13 @@ def evidence(
 ) -> dict[str, Any]:
     """Return what helps to say why a network does as well as it does: all on images without augmentation.
 
-    `train_acc`; on validation `val_ece`, `val_acc_by_class` and, with a teacher, `teacher_agreement`: the share of the
-    images on which both name the same class.
+    `train_acc` and, with a teacher, `teacher_agreement`: the share of the validation images on which both name the same
+    class.
     """
-    found = {"train_acc": evaluate(network, train).accuracy, **of_validation(evaluate(network, val))}
+    found = {"train_acc": evaluate(network, train).accuracy}
     if teacher is not None:
         found["teacher_agreement"] = agreement(network, teacher, val)
     return found
-
-
-def of_validation(quality: Quality) -> dict[str, Any]:
-    """Return the part of the evidence that a model's quality on the validation images gives."""
-    return {"val_ece": quality.ece, "val_acc_by_class": list(quality.by_class)}
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ finished; finished seeds stay, so that adding a seed trains only the new one.
 """
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,8 @@ from typing import Any
 from netpress.base import files
 from netpress.base.errors import ArtifactError
 from netpress.core.checkpoint import Checkpoint
-from netpress.params import plugins
 
 STORE = Path(".netpress/runs")
-#: Parts of the package that no trained model depends on.
-UNRELATED = ("cli", "graph", "ingest", "report", "verify", "__main__.py")
 
 
 @dataclass(frozen=True)
@@ -71,28 +68,14 @@ class Workspace:
         return self.record(name, place, make()) if value is None else value
 
 
-def code_hashes(script: Path) -> dict[str, str]:
-    """Return file -> sha256 of the stage's `script` and of the package, apart from what no model depends on.
+def code_hashes(root: Path, code: Sequence[str]) -> dict[str, str]:
+    """Return file -> sha256 of the files and folders `code` of the project; see `families.code_of`.
 
     To be called when a stage begins: what it has imported does not change when a file is edited meanwhile.
     """
-    package = Path(__file__).parents[1]
-    found = {f"stages/{script.name}": files.sha256_file(script)}
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package)
-        if name.parts[0] not in UNRELATED:
-            found[name.as_posix()] = files.sha256_file(path)
-    return found
-
-
-def of_members(code: dict[str, str], members: Collection[str]) -> dict[str, str]:
-    """Return `code` without the plugins that a variant does not use; `members` are such as `models/resnet18.py`."""
-    kept = {}
-    for name, sha256 in code.items():
-        family, _, file = name.rpartition("/")
-        if family not in plugins.WORDS or file.startswith("_") or name in members:
-            kept[name] = sha256
-    return kept
+    places = [root / name for name in code]
+    found = {path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))}
+    return {path.relative_to(root).as_posix(): files.sha256_file(path) for path in sorted(found)}
 
 
 def finished_seed(

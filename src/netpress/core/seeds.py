@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,23 +13,23 @@ from torch import nn
 
 from netpress.base import files
 from netpress.base.errors import ParamsError
-from netpress.base.project import model_folder
+from netpress.base.model_id import ROUND, ModelId
 from netpress.core import artifacts
-from netpress.core.artifacts import HISTORY, ONNX, WEIGHTS, Loaded, Spec
+from netpress.core.artifacts import FIRST, HISTORY, ONNX, WEIGHTS, Loaded, Parent, Spec
 from netpress.core.batches import batches_per_epoch
-from netpress.core.context import Bench
+from netpress.core.context import Context
 from netpress.core.dataset import Manifest
-from netpress.core.engine import History, Objective, Schedule, cross_entropy, fit
+from netpress.core.engine import History
 from netpress.core.export import export_onnx, with_metadata
-from netpress.core.measure import count_macs, count_params, evidence, weight_bytes
-from netpress.core.networks import build_model
+from netpress.core.measure import count_macs, count_params, evaluate, evidence, weight_bytes
+from netpress.core.networks import build_model, require_rebuilt
 from netpress.core.resume import Workspace, finished_seed
-from netpress.params.items import NONE, Design
+from netpress.params.items import Design
 from netpress.process import environment
 
 #: With fewer steps than this, networks from scratch are seldom better than chance.
 FEW_STEPS = 200
-#: Accuracy of a pruned shape trained afresh.
+#: Accuracy of a pruned shape trained from scratch.
 CONTROL = "control_val_acc"
 #: What training varies from seed to seed.
 VARYING = (
@@ -37,11 +37,14 @@ VARYING = (
     "val_acc_best",
     "val_loss",
     "val_acc_before_tuning",
+    "val_acc_recalibrated",
     "train_acc",
     "val_ece",
     "teacher_agreement",
     CONTROL,
 )
+#: What is found after the last epoch alone; see `Quality.detail`.
+DETAIL = ("val_ece", "val_acc_by_class")
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
 
 
@@ -55,60 +58,60 @@ class Made:
     options: dict[str, Any]
     edits: list[artifacts.Edit]
     method: str | None
-    parent: Loaded | None
+    parents: Mapping[str, Loaded]
     epochs: int
     evidence: dict[str, Any]
 
 
-def run_seeds(bench: Bench, make: Callable[[int, Workspace], dict[str, Any]]) -> None:
+def run_seeds(context: Context, make: Callable[[int, Workspace], dict[str, Any]]) -> None:
     """Make every seed of the variant, put the models in place and write the metrics.
 
     Models and metrics of an earlier run stay until the new ones are complete.
 
     Args:
-        bench: the variant at work.
+        context: the variant at work.
         make: given a seed and its workspace, writes that seed's models below `work.models` and returns its metrics.
     """
-    print(f"{bench.model_id}  on {bench.device.type}, {bench.config.runtime.threads} threads", flush=True)
-    if doubt := few_steps(bench):
+    print(f"{context.model_id}  on {context.device.type}, {context.config.runtime.threads} threads", flush=True)
+    if doubt := few_steps(context):
         print(doubt, flush=True)
-    folder = model_folder(bench.root, bench.model_id)
+    folder = context.model_id.folder(context.root)
     with files.aside_folder(folder) as aside:
         new, rows = aside / "new", []
-        for seed in bench.config.seeds:
-            fingerprint = bench.fingerprint(seed)
+        for seed in context.config.seeds:
+            fingerprint = context.fingerprint(seed)
             try:
-                rows.append(finished_seed(bench.root, bench.model_id, seed, fingerprint, partial(make, seed), new))
+                rows.append(finished_seed(context.root, context.model_id, seed, fingerprint, partial(make, seed), new))
             except ParamsError as error:  # of the item's own keys
-                raise error.below(bench.key) from None
-        for place in (new, *sorted(new.glob("round_*"))):
-            artifacts.write_seeds(place, bench.config.seeds)
-        metrics = over_seeds(rows) | {"seeds": bench.config.seeds, "chance_acc": chance(bench.manifest)}
+                raise error.below(context.model_id.key) from None
+        for place in (new, *sorted(new.glob(f"{ROUND}*"))):
+            artifacts.write_seeds(place, context.config.seeds)
+        metrics = over_seeds(rows) | {"seeds": context.config.seeds, "chance_acc": chance(context.manifest)}
         files.swap(new, folder, aside)
-    artifacts.write_metrics(bench.root, bench.model_id, metrics)
-    environment.record(bench.root, bench.model_id, metrics["weights_sha256"], bench.environment)
+    artifacts.write_metrics(context.root, context.model_id, metrics)
+    environment.record(context.root, context.model_id, metrics["weights_sha256"], context.environment)
     print(
-        f"{bench.model_id}  val {metrics['val_acc']:.2%}  {metrics['params']:,} parameters  "
+        f"{context.model_id}  val {metrics['val_acc']:.2%}  {metrics['params']:,} parameters  "
         f"{metrics['onnx_bytes'] / 1e6:.3f} MB as ONNX",
         flush=True,
     )
     if metrics["val_acc"] <= metrics["chance_acc"]:
         print(
-            f"{bench.model_id}  warning: no better than naming one class for every image; train longer or prune less",
+            f"{context.model_id}  warning: no better than naming one class for every image; train longer or prune less",
             flush=True,
         )
 
 
-def few_steps(bench: Bench) -> str:
+def few_steps(context: Context) -> str:
     """Return a warning where a network is trained from scratch in fewer than `FEW_STEPS` steps, else nothing."""
-    item, name = bench.item, getattr(bench.item, "recipe", "")
-    if not hasattr(item, "arch") or getattr(item, "init", NONE) != NONE:
+    item, name = context.item, getattr(context.item, "recipe", "")
+    if not hasattr(item, "arch") or context.start:
         return ""
-    steps = item.epochs * batches_per_epoch(sum(bench.manifest.counts["train"]), bench.recipe.batch_size)
+    steps = item.epochs * batches_per_epoch(sum(context.manifest.counts["train"]), context.recipe.batch_size)
     if steps >= FEW_STEPS:
         return ""
     return (
-        f"{bench.model_id}  warning: {steps} steps of training in all, where a network from scratch needs some "
+        f"{context.model_id}  warning: {steps} steps of training in all, where a network from scratch needs some "
         f"hundreds; raise epochs, lower recipes.{name}.batch_size, or set recipes.{name}.min_steps"
     )
 
@@ -123,27 +126,26 @@ def chance(manifest: Manifest) -> float:
     return share + 2 * math.sqrt(share * (1 - share) / sum(counts))
 
 
-def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None = None) -> dict[str, Any]:
+def save(context: Context, folder: Path, seed: int, made: Made, model_id: ModelId | None = None) -> dict[str, Any]:
     """Save one trained network in the forms of a model folder, and return its metrics.
 
     `model_id` is the variant's unless the network is one of its rounds.
     """
-    data = bench.manifest
+    data = context.manifest
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
     onnx = export_onnx(network, in_channels, size, size)
     spec = Spec(
-        model_id=model_id or bench.model_id,
+        model_id=model_id or context.model_id,
         seed=seed,
         arch=made.arch,
         options=made.options,
         edits=made.edits,
         method=made.method,
-        init=bench.start.init if bench.start else None,
-        init_sha256=bench.start.sha256 if bench.start else None,
-        parent=made.parent.spec.model_id if made.parent else None,
-        parent_sha256=made.parent.spec.weights_sha256 if made.parent else None,
-        classes=list(data.classes),
+        init=context.start.init if context.start else None,
+        init_sha256=context.start.sha256 if context.start else None,
+        parents={r: Parent(model_id=p.spec.model_id, sha256=p.spec.weights_sha256) for r, p in made.parents.items()},
+        classes=context.classes,
         in_channels=in_channels,
         height=size,
         width=size,
@@ -168,16 +170,18 @@ def save(bench: Bench, folder: Path, seed: int, made: Made, model_id: str | None
 
 
 def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str, Any]:
-    """Return the validation metrics of one seed; the accuracy is the last epoch's."""
-    last = history[-1]
+    """Return the validation metrics of one seed; the accuracy is the last epoch's, None where there was no epoch."""
+    last = history[-1] if history else {}
     return {
         "arch": spec.arch,
         "method": spec.method,
         "parent": spec.parent,
         "parent_sha256": spec.parent_sha256,
-        "val_acc": last["val_acc"],
-        "val_acc_best": max(row["val_acc"] for row in history),
-        "val_loss": last["val_loss"],
+        **{f"{role}_sha256": parent.sha256 for role, parent in spec.parents.items() if role not in FIRST},
+        "val_acc": last.get("val_acc"),
+        "val_acc_best": max((row["val_acc"] for row in history), default=None),
+        "val_loss": last.get("val_loss"),
+        **{key: last[key] for key in DETAIL if key in last},
         "params": spec.params,
         "macs": spec.macs,
         "weight_bytes": spec.weight_bytes,
@@ -216,31 +220,39 @@ def _mean(shares: tuple[float | None, ...]) -> float | None:
 
 
 def _history_bytes(history: History) -> bytes:
-    return files.csv_text(history, HISTORY_COLUMNS).encode("utf-8")
+    rows = [{column: row[column] for column in HISTORY_COLUMNS} for row in history]
+    return files.csv_text(rows, HISTORY_COLUMNS).encode("utf-8")
 
 
 def fresh_network(item: Design, manifest: Manifest, seed: int) -> nn.Module:
-    """Build the item's architecture with weights drawn from `seed`."""
+    """Build the item's architecture with weights drawn from `seed`.
+
+    Raises:
+        ConfigError: it would not come back from its spec; see `networks.require_rebuilt`.
+    """
     torch.manual_seed(seed)
-    return build_model(item.arch, len(manifest.classes), manifest.channels, **item.options)
+    network = build_model(item.arch, len(manifest.classes), manifest.channels, **item.options)
+    size = manifest.resolution
+    require_rebuilt(network, item.arch, len(manifest.classes), item.options, [], (manifest.channels, size, size))
+    return network
 
 
-def fit_and_save(
-    bench: Bench,
+def save_design(
+    context: Context,
     work: Workspace,
     seed: int,
     network: nn.Module,
-    splits: tuple[Any, Any],
-    teacher: Loaded | None = None,
-    objective: Objective = cross_entropy,
+    history: History,
+    teachers: Mapping[str, Loaded] | None = None,
 ) -> dict[str, Any]:
-    """Train `network` under the item's recipe and save it; returns the seed's metrics."""
-    item = bench.item
-    schedule = Schedule(bench.recipe, item.epochs, seed)
-    label = f"{bench.model_id} seed {seed}"
-    network = network.to(bench.device)
-    history = fit(network, *splits, schedule, bench.config.runtime, label, objective, work.checkpoint("fit"))
+    """Save the item's architecture, trained, with what it was taught by; returns the seed's metrics."""
+    item, teachers = context.item, teachers or {}
+    teacher = teachers["teacher"].network.to(context.device) if teachers else None
+    found = evidence(network, context.train, context.val, teacher)
+    if not history:  # a trained network as it came
+        quality = evaluate(network, context.val, work.label)
+        found |= {"val_acc": quality.accuracy, "val_acc_best": quality.accuracy, "val_loss": quality.loss}
+        found |= quality.detail(context.val)
     method = getattr(item, "method", None)
-    found = evidence(network, *splits, teacher.network if teacher else None)
-    made = Made(network, history, item.arch, item.options, [], method, teacher, len(history), found)
-    return save(bench, work.models / f"seed_{seed}", seed, made)
+    made = Made(network, history, item.arch, item.options, [], method, teachers, len(history), found)
+    return save(context, work.models / f"seed_{seed}", seed, made)

@@ -1,54 +1,96 @@
-"""Knowledge distillation: a trained teacher takes part in the student's objective.
+"""Knowledge distillation: one or two trained teachers take part in the student's objective.
 
-A method is a file with `Options` and `loss(student_logits, teacher_logits, targets, options)`, where
-the logits are (B, classes), `targets` (B, classes) sum to 1, and the loss is a scalar.
+A method is a file of `losses/` with `Options`, `EXAMPLE` and
+
+    loss(student: Seen, teacher: Seen, targets, options, adapter) -> scalar
+
+where `targets` (B, classes) sum to 1. A method that looks inside the networks also has `taps(options) -> Taps`, the
+layers whose outputs it wants, and may have `adapter(student: Shapes, teacher: Shapes, options) -> module`, trained with
+the student and then dropped. With two teachers the loss is the mean over them.
 """
 
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from netpress.core.batches import Batch
-from netpress.core.context import Bench
-from netpress.core.engine import Objective
+from netpress.core.batches import Batch, DeviceSplit
+from netpress.core.context import Context, Method
 from netpress.core.measure import autocast, count_params
+from netpress.core.networks import renormalize
 from netpress.core.resume import Workspace
-from netpress.core.seeds import fit_and_save, fresh_network, run_seeds
-from netpress.params import plugins
-from netpress.params.items import Distill, Runtime
+from netpress.core.seeds import fresh_network, run_seeds, save_design
+from netpress.core.taps import Tapped, Taps
+from netpress.params.items import Runtime
 from netpress.params.reader import refuse_larger_student
-from netpress.params.schema import parse
 
 
-def distill_student(bench: Bench) -> None:
-    """Train every seed of the student with its teacher of that seed, save the models and write the metrics."""
-    splits = bench.split("train"), bench.split("val")
+def distill_student(context: Context) -> None:
+    """Train every seed of the student with its teachers of that seed, save the models and write the metrics."""
 
     def make(seed: int, work: Workspace) -> dict[str, Any]:
-        teacher = bench.parent(seed)
-        student = fresh_network(bench.item, bench.manifest, seed)
-        refuse_larger_student(bench.item, count_params(student), teacher.spec.params)
-        objective = taught_by(teacher.network.to(bench.device), bench.item, bench.config.runtime)
-        return fit_and_save(bench, work, seed, student, splits, teacher, objective)
+        item = context.item
+        teachers = {role: context.parent(seed, role) for role in context.parents}
+        student = fresh_network(item, context.manifest, seed).to(context.device)
+        refuse_larger_student(item, count_params(student), teachers["teacher"].spec.params)
+        networks = [teacher.network.to(context.device) for teacher in teachers.values()]
+        for teacher in teachers.values():
+            own = teacher.spec.mean, teacher.spec.std
+            renormalize(teacher.network, (context.manifest.mean, context.manifest.std), own)
+        taught = Taught(student, networks, context.method(), item.teacher_view, context.config.runtime, context.train)
+        with closing(taught):
+            history = context.fit(work, "fit", student, seed, taught)
+        return save_design(context, work, seed, student, history, teachers)
 
-    run_seeds(bench, make)
+    run_seeds(context, make)
 
 
-def taught_by(teacher: nn.Module, item: Distill, runtime: Runtime) -> Objective:
-    """Return the objective of `item`'s method; the teacher sees what `item.teacher_view` says.
+class Taught:
+    """The objective of a student: the method's loss, as the mean over its teachers.
 
-    Beyer et al., A good teacher is patient and consistent, https://arxiv.org/abs/2106.05237.
+    The teachers see the student's own augmented view, or the image as it is. Beyer et al., A good teacher is patient
+    and consistent, https://arxiv.org/abs/2106.05237.
     """
-    method = plugins.load("distill/losses", item.method)
-    options = parse(method.Options, item.method_options, "method_options")
-    teacher.eval().to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
 
-    def objective(batch: Batch, logits: Tensor) -> Tensor:
-        images = batch.images if item.teacher_view == "same" else batch.plain()
-        with torch.no_grad(), autocast(runtime, teacher, images.device):
-            teacher_logits = teacher(images)
-        loss: Tensor = method.loss(logits, teacher_logits.float(), batch.targets, options)
-        return loss
+    def __init__(
+        self,
+        student: nn.Module,
+        teachers: Sequence[nn.Module],
+        method: Method,
+        view: str,
+        runtime: Runtime,
+        train: DeviceSplit,
+    ) -> None:
+        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+        self._method, self._view, self._runtime = method, view, runtime
+        self._teachers = [teacher.eval().to(memory_format=layout) for teacher in teachers]
+        taps = method.module.taps(method.options) if hasattr(method.module, "taps") else Taps()
+        self._student = Tapped(student, taps.student, "student")
+        self._tapped = [Tapped(teacher, taps.teacher, "teacher") for teacher in self._teachers]
+        self.modules = nn.ModuleDict()
+        if hasattr(method.module, "adapter"):
+            example = train.normalize(train.images[:2])
+            shapes = self._student.shapes(example)
+            for k, tapped in enumerate(self._tapped):
+                self.modules[f"{k}"] = method.module.adapter(shapes, tapped.shapes(example), method.options)
 
-    return objective
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Every epoch is like the others."""
+
+    def __call__(self, batch: Batch, logits: Tensor) -> Tensor:
+        images = batch.images if self._view == "same" else batch.plain()
+        student, losses = self._student.seen(logits), []
+        for k, (teacher, tapped) in enumerate(zip(self._teachers, self._tapped, strict=True)):
+            with torch.no_grad(), autocast(self._runtime, teacher, images.device):
+                teacher_logits = teacher(images)
+            adapter = self.modules[f"{k}"] if len(self.modules) else None
+            seen = tapped.seen(teacher_logits)
+            losses.append(self._method.module.loss(student, seen, batch.targets, self._method.options, adapter))
+        return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+
+    def close(self) -> None:
+        """Leave the networks as they were."""
+        for tapped in (self._student, *self._tapped):
+            tapped.close()

@@ -1,63 +1,85 @@
-"""Low-rank factorization of a trained network's convolutions.
+"""Low-rank factorization of a trained network's convolutions and linear layers.
 
-A method is a file with `Options` and `factorize(conv, options)`, which returns a chain of convolutions
-that approximates `conv`, or None where the layer stays as it is; `KNOB` is the option to change where all layers stay,
-and how.
+A method is a file of `methods/` with `Options`, `EXAMPLE` and
+
+    factorize(layer: Conv2d | Linear, options, inputs) -> nn.Sequential | None
+
+a chain of such layers that approximates `layer`, or None where it stays as it is. `inputs` is an iterator over batches
+of the layer's inputs on training images, (B, C, H, W) or (B, ..., features), computed only if it is iterated. `KNOB` is
+the option to change where all layers stay, and how.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from netpress.base.errors import ParamsError
-from netpress.core.context import Bench
-from netpress.core.edits import Edit, replace_layer, sequence_edit
-from netpress.core.engine import Schedule, fit
+from netpress.core.batches import Batch
+from netpress.core.context import Context, Method
+from netpress.core.edits import Edit, replace_edit, replace_layer
 from netpress.core.measure import evaluate, evidence
+from netpress.core.networks import require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import Made, run_seeds, save
-from netpress.params import plugins
-from netpress.params.schema import parse
 
 
-def factorize_model(bench: Bench) -> None:
+def factorize_model(context: Context) -> None:
     """Factorize every seed of the parent, fine-tune it, save the models and write the metrics."""
-    item = bench.item
-    train, val = bench.split("train"), bench.split("val")
 
     def make(seed: int, work: Workspace) -> dict[str, Any]:
-        parent = bench.parent(seed)
-        network = parent.network
-        edit = factorize_network(network, item.method, item.method_options)
-        network.to(bench.device)
-        before = evaluate(network, val, f"{work.label} before tuning")
-        schedule, label = Schedule(bench.recipe, item.epochs, seed), f"{bench.model_id} seed {seed}"
-        history = fit(network, train, val, schedule, bench.config.runtime, label, checkpoint=work.checkpoint("fit"))
-        edits = [*parent.spec.edits, edit]
-        found = evidence(network, train, val)
-        arch, options, epochs = parent.spec.arch, parent.spec.options, parent.spec.epochs + len(history)
-        made = Made(network, history, arch, options, edits, item.method, parent, epochs, found)
-        metrics = save(bench, work.models / f"seed_{seed}", seed, made)
-        return metrics | {"val_acc_before_tuning": before.accuracy}
+        parent, method = context.parent(seed), context.method()
+        spec = parent.spec
+        network = parent.network.to(context.device)
+        edits = [*spec.edits, factorize_network(network, method, lambda: context.batches(seed, 0))]
+        require_rebuilt(network, spec.arch, len(spec.classes), spec.options, edits, spec.image)
+        before = evaluate(network, context.val, f"{work.label} before tuning")
+        history = context.fit(work, "fit", network, seed)
+        found = evidence(network, context.train, context.val) | {"val_acc_before_tuning": before.accuracy}
+        epochs = spec.epochs + len(history)
+        made = Made(network, history, spec.arch, spec.options, edits, method.name, {"from": parent}, epochs, found)
+        return save(context, work.models / f"seed_{seed}", seed, made)
 
-    run_seeds(bench, make)
+    run_seeds(context, make)
 
 
-def factorize_network(network: nn.Module, method_name: str, method_options: dict[str, Any]) -> Edit:
-    """Replace convolutions of `network` in place by chains, and return the edit that says which.
+def factorize_network(network: nn.Module, method: Method, batches: Callable[[], Iterator[Batch]]) -> Edit:
+    """Replace layers of `network` in place by chains, and return the edit that says which.
+
+    `batches` yields training batches, always the same.
 
     Raises:
         ParamsError: the method leaves every layer as it is.
     """
-    method = plugins.load("factorize/methods", method_name)
-    options = parse(method.Options, method_options, "method_options")
-    convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-    chains = {name: chain for name, conv in convs.items() if (chain := method.factorize(conv, options)) is not None}
+    network.eval()
+    # No subclasses: what they compute with their weight is their own affair.
+    layers = {name: module for name, module in network.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
+    chains = {
+        name: chain
+        for name, layer in layers.items()
+        if (chain := method.module.factorize(layer, method.options, _inputs(network, layer, batches))) is not None
+    }
     if not chains:
-        knob, how = method.KNOB
-        key, widest = f"method_options.{knob}", max(min(conv.in_channels, conv.out_channels) for conv in convs.values())
-        text = f"{method_name} leaves all {len(convs)} convolutions as they are, the widest has {widest} channels"
-        raise ParamsError([(key, f"{key} = {method_options.get(knob)}: {text}; {how}")])
+        knob, how = method.module.KNOB
+        key, value = f"method_options.{knob}", getattr(method.options, knob)
+        widest = max((min(layer.weight.shape[:2]) for layer in layers.values()), default=0)
+        text = f"{method.name} leaves all {len(layers)} layers as they are, the widest has {widest} channels"
+        raise ParamsError([(key, f"{key} = {value}: {text}; {how}")])
     for name, chain in chains.items():
         replace_layer(network, name, chain)
-    return sequence_edit(chains)
+    return replace_edit(chains)
+
+
+@torch.no_grad()
+def _inputs(network: nn.Module, layer: nn.Module, batches: Callable[[], Iterator[Batch]]) -> Iterator[Tensor]:
+    """Yield what `layer` is given when `network` sees training batches."""
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    try:
+        for batch in batches():
+            network(batch.images)
+            yield from seen
+            seen.clear()
+    finally:
+        hook.remove()

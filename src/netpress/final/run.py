@@ -1,6 +1,7 @@
 """The test split, opened once for each model that was chosen on validation."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def measure_on_test(root: Path, model_id: str, runtime: Runtime) -> None:
         require_same_data(loaded.spec, manifest)
         hashes.append(loaded.spec.weights_sha256)
         if split is not None:
+            split = replace(split, mean=tuple(loaded.spec.mean), std=tuple(loaded.spec.std))
             accuracies.append(evaluate(loaded.network.to(device), split, f"test of {model_id} seed {seed}").accuracy)
     metrics: dict[str, Any] = {"n_images": len(split) if split else 0, "weights_sha256": hashes[0]}
     if accuracies:

@@ -5,27 +5,27 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import ParamsError
+from netpress.base.model_id import ModelId
 from netpress.base.project import MODEL_STAGES
 from netpress.params.document import MAX_SHOWN, Document, read_document
-from netpress.params.items import IMAGENET, ITEM_TYPES, RECIPE_KEYS, Data, Distill, Params, Prune, Train, parent_of
+from netpress.params.families import FAMILIES
+from netpress.params.items import RECIPE_KEYS, Data, Distill, Params, Prune, Train, parents_of
 from netpress.params.reader import (
-    check_imagenet,
     check_init,
     check_model_id,
-    check_parent,
+    check_parents,
     check_recipe,
     check_root,
     check_source,
     member_checks,
     models_named,
-    parent_key,
     refuse_larger_student,
     require_root,
-    without_round,
 )
 
 Faults = list[tuple[str, str]]
@@ -67,7 +67,7 @@ def checked(document: Document) -> Params:
     _check(faults, known, final if isinstance(final, list) else [])
     if params:
         for key, model_id in _named_by_report(params):
-            collect(faults, functools.partial(check_model_id, model_id, key, key, known.items, known.stages))
+            collect(faults, partial(check_model_id, model_id, key, key, known.items, known.stages))
     if params and not faults:
         _check_seeds(faults, params)
         _check_sizes(faults, known.items)
@@ -89,8 +89,8 @@ def collect(faults: Faults, check: Callable[[], Any]) -> Any:
 def _readable(document: Document) -> Known:
     """Return what can be read of a file with faults."""
     models, stages = models_named(document)
-    items = {
-        model_id: collect([], functools.partial(document.section, ITEM_TYPES[model_id.split("/")[0]], _key(model_id)))
+    items: dict[str, Any] = {
+        model_id: collect([], partial(document.section, FAMILIES[model_id.section].item, model_id.key))
         for model_id in models
     }
     recipes = document.values.get("recipes")
@@ -105,12 +105,12 @@ def _check(faults: Faults, known: Known, final: Sequence[Any]) -> None:
     for model_id, item in known.items.items():
         if len(faults) > MAX_SHOWN:
             return
-        for check in _checks_of(item, _key(model_id), known):
+        for check in _checks_of(item, ModelId(model_id).key, known):
             collect(faults, check)
     for i, model_id in enumerate(final):
         if isinstance(model_id, str):
             where = f"final.{i}", f"final[{i}]"
-            collect(faults, functools.partial(check_model_id, model_id, *where, known.items, known.stages))
+            collect(faults, partial(check_model_id, model_id, *where, known.items, known.stages))
     collect(faults, lambda: _check_cycles(known.items))
 
 
@@ -123,65 +123,51 @@ def _named_by_report(params: Params) -> Iterator[tuple[str, str]]:
         yield from ((f"experiments.{name}.rows.{i}.model", row.model) for i, row in enumerate(experiment.rows))
 
 
-def _key(model_id: str) -> str:
-    """Return the dotted key of a model's item."""
-    return "prune" if model_id == "prune/main" else model_id.replace("/", ".")
-
-
 def _checks_of(item: Any, where: str, known: Known) -> Sequence[Callable[[], None]]:
     """Return the checks of one item, none for a faulty one, which is None."""
     checks: list[Callable[[], None]] = []
     for key in (key for key in RECIPE_KEYS if hasattr(item, key) and known.recipes is not None):
-        checks.append(functools.partial(check_recipe, getattr(item, key), known.recipes, where, key))
+        checks.append(partial(check_recipe, getattr(item, key), known.recipes, where, key))
     if item is not None:
         checks += member_checks(item, where)
-        checks.append(lambda: check_parent(item, where, known.items, known.stages))
-    if getattr(item, "init", None) == IMAGENET:
-        checks.append(lambda: check_imagenet(item.arch, f"{where}.init"))
+        checks.append(lambda: check_parents(item, where, known.items, known.stages))
     return checks
 
 
 def _check_cycles(items: Mapping[str, Any]) -> None:
-    """Raise for the first circle of parents; each model is walked through once."""
-    done: set[str] = set()
-    for start in items:
-        path: dict[str, None] = {}  # keeps the order
-        current: str | None = start
-        while current is not None and current not in done and current not in path:
-            path[current] = None
-            parent = parent_of(items.get(current))
-            current = without_round(parent) if parent else None
-        if current in path:
-            circle = [*path][[*path].index(current) :]
-            key = parent_key(items[current], _key(current))
-            raise ParamsError([(key, f"{key}: its parents form a circle: {' <- '.join([*circle, current])}")])
-        done |= path.keys()
+    """Raise for the first circle of parents."""
+    parents = {ModelId(name): parents_of(item) for name, item in items.items() if item is not None}
+    try:
+        TopologicalSorter({name: {p.base for p in found.values()} for name, found in parents.items()}).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]  # each made from the next
+        role = next(role for role, parent in parents[circle[0]].items() if parent.base == circle[1])
+        key = f"{circle[0].key}.{role}"
+        raise ParamsError([(key, f"{key}: its parents form a circle: {' <- '.join(circle)}")]) from None
 
 
 def _check_seeds(faults: Faults, params: Params) -> None:
-    """Add to `faults` items with a seed that their parent, of several seeds, has not."""
+    """Add to `faults` items with a seed that a parent, of several seeds, has not."""
     items = params.items()
     for model_id, item in items.items():
-        parent = parent_of(item)
-        if parent is None:
-            continue
-        known = items[without_round(parent)].seeds or params.seeds
-        missing = [seed for seed in item.seeds or params.seeds if seed not in known]
-        if missing and len(known) > 1:
-            key = f"{_key(model_id)}.seeds" if item.seeds else f"{_key(model_id)}"
-            text = f"{key}: its parent {parent} has the seeds {known} and not {missing[0]}; give both the same seeds"
-            faults.append((key, text))
+        for parent in parents_of(item).values():
+            known = items[parent.base].seeds or params.seeds
+            missing = [seed for seed in item.seeds or params.seeds if seed not in known]
+            if missing and len(known) > 1:
+                key = ModelId(model_id).key + (".seeds" if item.seeds else "")
+                text = f"its parent {parent} has the seeds {known} and not {missing[0]}; give both the same seeds"
+                faults.append((key, f"{key}: {text}"))
 
 
 def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:
     """Add to `faults` students with as many parameters as their teachers, where both can be counted beforehand."""
     for model_id, item in items.items():
-        teacher = items[without_round(item.teacher)] if isinstance(item, Distill) else None
+        teacher = items[ModelId(item.teacher).base] if isinstance(item, Distill) else None
         if hasattr(teacher, "arch"):
             try:
                 refuse_larger_student(item, _count(item), _count(teacher))
             except ParamsError as error:
-                faults += error.below(_key(model_id)).faults
+                faults += error.below(ModelId(model_id).key).faults
 
 
 def _check_curves(faults: Faults, params: Params) -> None:
@@ -194,7 +180,7 @@ def _check_curves(faults: Faults, params: Params) -> None:
             try:
                 check_epochs(item, items.get(item.parent), params.data)
             except ParamsError as error:
-                faults += error.below(_key(model_id)).faults
+                faults += error.below(ModelId(model_id).key).faults
 
 
 def _count(item: Any) -> int:
@@ -222,9 +208,9 @@ def check_project(root: Path) -> Params:
     data = params.data if params else collect([], lambda: document.section(Data, "data"))
     if data:
         collect(faults, lambda: require_root(root, data.root))
-    for key in (name.replace("/", ".") for name in models_named(document)[0] if name.startswith("train/")):
+    for key in (name.key for name in models_named(document)[0] if name.section == "train"):
         item = collect([], partial(document.section, Train, key))
-        if item and item.init != IMAGENET:
+        if item:
             collect(faults, partial(check_init, root, item, key))
     if params is None or faults:
         raise document.error(faults)

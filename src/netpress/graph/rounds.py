@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from netpress.core.measure import count_params
 from netpress.core.networks import build_model, build_on_meta
 from netpress.params import plugins
 from netpress.params.items import Data, Prune
-from netpress.prune.channels import MAX_ROUNDS, importance_of, plan_rounds, too_few_epochs
+from netpress.params.schema import parse
+from netpress.prune.channels import MAX_ROUNDS, NextRate, plan_rounds, too_few_epochs
 
 
 def check_epochs(item: Prune, parent: Any, data: Data) -> None:
@@ -28,26 +28,33 @@ def check_epochs(item: Prune, parent: Any, data: Data) -> None:
     classes = len(getattr(plugins.load("ingest/sources", data.module), "CLASSES", "ab"))
     shape = classes, 1 if data.source == "fashion-mnist" else 3
     options = json.dumps(parent.options, sort_keys=True)
-    if item.epochs < estimated_rounds(parent.arch, options, shape, item.rate, item.until, item.round_to):
+    schedule = plugins.load("prune/schedules", item.schedule)
+    chosen = parse(schedule.Options, item.schedule_options, "schedule_options")
+
+    def next_rate(number: int, left: float) -> float | None:
+        rate: float | None = schedule.next_rate(number, left, item.rate, item.until, chosen)
+        return rate
+
+    if item.epochs < estimated_rounds(parent.arch, options, shape, next_rate, item.round_to):
         network = build_model(parent.arch, *shape, **parent.options)
         example = torch.zeros(2, shape[1], data.resolution, data.resolution)
-        importance = importance_of(item.method, item.method_options)
-        rounds = len(plan_rounds(network, example, item.rate, item.until, item.round_to, importance))
+        rounds = len(plan_rounds(network, example, next_rate, item.round_to))
         if item.epochs < rounds:
             raise too_few_epochs(item.epochs, f"{rounds} rounds or more")
 
 
-@lru_cache(maxsize=1024)
-def estimated_rounds(arch: str, options: str, shape: tuple[int, int], rate: float, until: float, round_to: int) -> int:
+def estimated_rounds(arch: str, options: str, shape: tuple[int, int], next_rate: NextRate, round_to: int) -> int:
     """Count the rounds as if each layer lost its share of inputs and outputs for itself.
 
     `options` are JSON; `shape` is the number of classes and that of input channels.
     """
-    network = build_on_meta(arch, *shape, **json.loads(options))
-    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
+    layers = _layers(arch, options, shape)
     sizes = [_size(layer) for layer in layers]
-    start = count_params(network)
+    start = left = sum(_params(layer, *size) for layer, size in zip(layers, sizes, strict=True))
     for number in range(1, MAX_ROUNDS + 1):
+        rate = next_rate(number, left / start)
+        if rate is None:
+            return number - 1
         sizes = [
             (
                 outs if layer is layers[-1] else _kept(outs, rate, round_to),
@@ -56,9 +63,14 @@ def estimated_rounds(arch: str, options: str, shape: tuple[int, int], rate: floa
             for layer, (outs, ins) in zip(layers, sizes, strict=True)
         ]
         left = sum(_params(layer, *size) for layer, size in zip(layers, sizes, strict=True))
-        if left < until * start:
-            return number
     return MAX_ROUNDS + 1
+
+
+@lru_cache(maxsize=1024)
+def _layers(arch: str, options: str, shape: tuple[int, int]) -> list[nn.Module]:
+    """Return the layers of an architecture that have channels, without storage."""
+    network = build_on_meta(arch, *shape, **json.loads(options))
+    return [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
 
 
 def _kept(channels: int, rate: float, round_to: int) -> int:

@@ -1,24 +1,26 @@
 """What params.yaml may say: frozen, strict configs. `reader` reads them."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from netpress.base import model_id
 from netpress.base.project import MODEL_STAGES
 from netpress.params.schema import OrAuto, Strict
 
+#: No weights, no parent.
+NONE = "none"
 # Names become names of files, hence the length.
 Name = Annotated[
     str, Field(pattern=r"^[a-z0-9_]+$", max_length=64, description="lower-case letters, digits, underscores")
 ]
-ModelId = Annotated[str, Field(pattern=rf"^({'|'.join(MODEL_STAGES)})/[a-z0-9_]{{1,64}}(/round_[1-9][0-9]{{0,3}})?$")]
+ModelId = Annotated[str, Field(pattern=f"^{model_id.PATTERN}$"), AfterValidator(model_id.ModelId)]
+OptionalModelId = Annotated[str, Field(pattern=f"^({NONE}|{model_id.PATTERN})$"), AfterValidator(model_id.ModelId)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MODEL_ID_HELP = "a model id such as train/resnet18_strong"
 MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
 MAX_OPTIONS = 100
-#: The `init` of a network from scratch, and the one that asks for torchvision's weights.
-NONE, IMAGENET = "none", "imagenet"
 #: Keys of an item that name a recipe.
 RECIPE_KEYS = ("recipe", "control_recipe")
 
@@ -116,14 +118,31 @@ Options = Annotated[dict[str, Any], Field(max_length=MAX_OPTIONS)]
 Epochs = Annotated[int, Field(ge=1, le=100_000, description="passes over the training images")]
 
 
+class Choice(NamedTuple):
+    """Two keys of an item: the first names a file of `folder` below src/netpress, the second holds its options."""
+
+    key: str
+    options: str
+    folder: str
+
+
 class Item(Strict):
-    """What the items of all sections may state."""
+    """What the items of all sections may state.
+
+    `choices` are the files that the item names, `roles` the keys that name parents, the one whose weights or answers
+    the model starts from first.
+    """
+
+    choices: ClassVar[tuple[Choice, ...]] = ()
+    roles: ClassVar[tuple[str, ...]] = ()
 
     seeds: Seeds | None = Field(None, description="its own seeds, for a variant that takes long; as a rule absent")
 
 
 class Design(Item):
-    """An item of `lowrank`: an architecture trained afresh."""
+    """An item of `lowrank`: an architecture trained from scratch."""
+
+    choices: ClassVar[tuple[Choice, ...]] = (Choice("arch", "options", "models"),)
 
     arch: str = Field(description="a file of src/netpress/models")
     options: Options = Field(description="options of the architecture; {} for none")
@@ -131,21 +150,37 @@ class Design(Item):
     epochs: Epochs
 
 
+class Normalization(Strict):
+    """How images are normalized: (pixel / 255 - mean) / std, for each channel."""
+
+    mean: list[float] = Field(min_length=1, max_length=4, description="of each channel, pixels in 0..1")
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, max_length=4, description="of each channel, above 0")
+
+
 class Train(Design):
     """An item of `train`: an architecture trained on the labels alone, perhaps from weights trained elsewhere."""
 
     init: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
-        description="none, imagenet (torchvision's weights), or a file of data/weights",
+        description="none, or a file of data/weights",
+    )
+    epochs: int = Field(ge=0, le=100_000, description="passes over the training images; 0 for a trained network")
+    normalization: Normalization | None = Field(
+        None, description="that the network was trained with; as a rule absent, for that of the data"
+    )
+    class_names: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        None, description="in the order of the labels; as a rule absent, for those of the data"
     )
 
 
 class Distill(Design):
     """An item of `distill`: a student taught by a trained model."""
 
-    family: ClassVar[str] = "distill/losses"
+    choices = (*Design.choices, Choice("method", "method_options", "distill/losses"))
+    roles = ("teacher", "second_teacher")
 
     teacher: ModelId = Field(description=MODEL_ID_HELP)
+    second_teacher: OptionalModelId = Field(description=f"none, or {MODEL_ID_HELP}")
     method: str = Field(description="a file of src/netpress/distill/losses")
     method_options: Options
     teacher_view: Literal["same", "plain"] = Field(
@@ -157,7 +192,9 @@ class Distill(Design):
 class Factorize(Item):
     """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
 
-    family: ClassVar[str] = "factorize/methods"
+    choices = (Choice("method", "method_options", "factorize/methods"),)
+    roles = ("from",)
+
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/factorize/methods")
     method_options: Options
@@ -168,16 +205,26 @@ class Factorize(Item):
 class Prune(Item):
     """`prune` and an item of `prune_sweep`: rounds of channel removal and fine-tuning."""
 
-    family: ClassVar[str] = "prune/scores"
+    choices = (
+        Choice("method", "method_options", "prune/scores"),
+        Choice("schedule", "schedule_options", "prune/schedules"),
+    )
+    roles = ("from",)
+
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in one round")
     until: float = Field(gt=0, lt=1, description="rounds go on until this share of the parameters is left")
     round_to: int = Field(ge=1, le=64, description="channel counts are multiples of this")
-    method: str = Field(description="a file of src/netpress/prune/scores")
+    method: str = Field(description="the score: a file of src/netpress/prune/scores")
     method_options: Options
+    schedule: str = Field(description="the rate of each round: a file of src/netpress/prune/schedules")
+    schedule_options: Options
+    bn_batches: int = Field(
+        ge=0, le=100_000, description="training batches on which normalizations are measured again after a removal"
+    )
     recipe: Name
     epochs: Epochs
-    control: bool = Field(description="train the shapes of chosen rounds afresh, to compare")
+    control: bool = Field(description="train the shapes of chosen rounds from scratch, to compare")
     control_rounds: list[Annotated[int, Field(ge=1, le=9999)]] = Field(
         max_length=MAX_ENTRIES, description="rounds that get a control; [] for the last"
     )
@@ -190,10 +237,14 @@ class Prune(Item):
 class Quantize(Item):
     """An item of `quantize`: fewer bits for a trained model."""
 
-    family: ClassVar[str] = "quantize/methods"
+    choices = (Choice("method", "method_options", "quantize/methods"),)
+    roles = ("from",)
+
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     method: str = Field(description="a file of src/netpress/quantize/methods")
     method_options: Options
+    recipe: Name
+    epochs: int = Field(ge=0, le=100_000, description="of fine-tuning; 0 for post-training methods")
 
 
 class Claim(Strict):
@@ -228,17 +279,6 @@ class Experiment(Strict):
     rows: list[Published] = Field(min_length=1, max_length=MAX_ENTRIES)
 
 
-ITEM_TYPES: dict[str, type[Strict]] = {
-    "train": Train,
-    "distill": Distill,
-    "lowrank": Design,
-    "factorize": Factorize,
-    "prune": Prune,
-    "prune_sweep": Prune,
-    "quantize": Quantize,
-}
-
-
 class Shared(Strict):
     """What every model stage reads beside its own item."""
 
@@ -266,9 +306,10 @@ class Params(Shared):
     def items(self) -> dict[str, Any]:
         """Return every model of the file: model id -> its item, in the order of the graph."""
         found: dict[str, Any] = {}
-        for stage in MODEL_STAGES:
-            section = {"main": self.prune} if stage == "prune" else getattr(self, stage)
-            found |= {f"{stage}/{name}": item for name, item in section.items()}
+        for section in MODEL_STAGES:
+            content = getattr(self, section)
+            items = {model_id.MAIN: content} if section == model_id.ONE_VARIANT else content
+            found |= {model_id.ModelId(f"{section}/{name}"): item for name, item in items.items()}
         return found
 
 
@@ -280,6 +321,12 @@ class VariantConfig(Shared):
     control_recipe: Recipe | None
 
 
-def parent_of(item: Any) -> str | None:
-    """Return the model id from which `item` starts or by which it is taught, if any."""
-    return getattr(item, "teacher", None) or getattr(item, "parent", None)
+def parents_of(item: Any) -> dict[str, model_id.ModelId]:
+    """Return the models that `item` follows from: role, a key of the item, -> model id; `none` is left out."""
+    stated = item.model_dump(by_alias=True)
+    return {role: model_id.ModelId(stated[role]) for role in item.roles if stated[role] != NONE}
+
+
+def parent_of(item: Any) -> model_id.ModelId | None:
+    """Return the model whose weights or answers `item` starts from, if any."""
+    return next(iter(parents_of(item).values()), None)

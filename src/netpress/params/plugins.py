@@ -17,7 +17,8 @@ WORDS = {
     "ingest/sources": "data source",
     "distill/losses": "distillation method",
     "factorize/methods": "factorization method",
-    "prune/scores": "pruning method",
+    "prune/scores": "pruning score",
+    "prune/schedules": "pruning schedule",
     "quantize/methods": "quantization method",
 }
 

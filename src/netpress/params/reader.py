@@ -5,26 +5,29 @@
 
 import posixpath
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import ParamsError
-from netpress.base.project import MODEL_STAGES, WEIGHTS
+from netpress.base.model_id import ModelId, variants
+from netpress.base.project import WEIGHTS
 from netpress.params import plugins
 from netpress.params.document import Document, read_document
+from netpress.params.families import FAMILIES
 from netpress.params.items import (
-    IMAGENET,
-    ITEM_TYPES,
     NONE,
     RECIPE_KEYS,
+    Choice,
     Data,
     Distill,
     Params,
     Recipe,
     Runtime,
     Shared,
+    Train,
     VariantConfig,
-    parent_of,
+    parents_of,
 )
 from netpress.params.schema import parse
 
@@ -85,13 +88,13 @@ def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
     document = read_document(path)
     with document.located():
         section = document.values.get(stage)
-        if not isinstance(section, dict) or stage not in ITEM_TYPES:
+        if not isinstance(section, dict) or stage not in FAMILIES:
             raise ParamsError([(stage, f"no section '{stage}'")])
-        known = ["main"] if stage == "prune" else list(section)
+        known = variants(stage, section)
         if variant not in known:
             raise ParamsError([(stage, f"{stage}: no variant '{variant}'{plugins.near_or_known(variant, known)}")])
-        where = stage if stage == "prune" else f"{stage}.{variant}"
-        item: Any = document.section(ITEM_TYPES[stage], where)
+        where = ModelId(f"{stage}/{variant}").key
+        item: Any = document.section(FAMILIES[stage].item, where)
         recipes: dict[str, Recipe | None] = dict.fromkeys(RECIPE_KEYS)
         for key in (key for key in RECIPE_KEYS if hasattr(item, key)):
             check_recipe(getattr(item, key), document.values.get("recipes"), where, key)
@@ -99,7 +102,7 @@ def for_variant(path: Path, stage: str, variant: str) -> VariantConfig:
         for check in member_checks(item, where):
             check()
         check_init(path.parent, item, where)
-        check_parent(item, where, *models_named(document))
+        check_parents(item, where, *models_named(document))
         shared = document.part(Shared, Shared.model_fields)
     return VariantConfig(seeds=item.seeds or shared.seeds, runtime=shared.runtime, item=item, **recipes)
 
@@ -144,32 +147,24 @@ def require_root(root: Path, folder: str) -> None:
 
 
 def member_checks(item: Any, where: str) -> list[Callable[[], None]]:
-    """Return checks that raise unless the architecture and the method of `item` exist and take its options."""
+    """Return checks that raise unless the files that `item` names exist and take its options."""
 
-    def check(family: str, name: str, options: Any, keys: tuple[str, str]) -> None:
-        parse(plugins.load(family, name, f"{where}.{keys[0]}").Options, options, f"{where}.{keys[1]}")
+    def check(choice: Choice) -> None:
+        module = plugins.load(choice.folder, getattr(item, choice.key), f"{where}.{choice.key}")
+        parse(module.Options, getattr(item, choice.options), f"{where}.{choice.options}")
+        if choice.key == "arch":
+            check_start(item, where)
 
-    checks: list[Callable[[], None]] = []
-    if hasattr(item, "arch"):
-        checks.append(lambda: check("models", item.arch, item.options, ("arch", "options")))
-    if hasattr(item, "method"):
-        checks.append(lambda: check(item.family, item.method, item.method_options, ("method", "method_options")))
-    return checks
+    return [partial(check, choice) for choice in item.choices]
 
 
-def check_parent(item: Any, where: str, models: Collection[str], stages: Collection[str]) -> None:
-    """Raise unless the parent or teacher of `item`, if any, is a model that can be one."""
-    parent, key = parent_of(item), parent_key(item, where)
-    if parent is None:
-        return
-    check_model_id(parent, key, key, models, stages)
-    if parent.startswith("quantize/"):
-        raise ParamsError([(key, f"{key}: '{parent}' is quantized; name the model it was made from")])
-
-
-def parent_key(item: Any, where: str) -> str:
-    """Return the dotted key that names the parent or teacher of `item`."""
-    return f"{where}.teacher" if isinstance(item, Distill) else f"{where}.from"
+def check_parents(item: Any, where: str, models: Collection[str], stages: Collection[str]) -> None:
+    """Raise unless the parents of `item` are models that can be parents."""
+    for role, parent in parents_of(item).items():
+        key = f"{where}.{role}"
+        check_model_id(parent, key, key, models, stages)
+        if parent.section == "quantize":
+            raise ParamsError([(key, f"{key}: '{parent}' is quantized; name the model it was made from")])
 
 
 def check_model_id(model_id: str, key: str, shown: str, models: Collection[str], stages: Collection[str]) -> None:
@@ -177,8 +172,8 @@ def check_model_id(model_id: str, key: str, shown: str, models: Collection[str],
 
     `stages` are those whose models are known; `shown` is what messages call `key`.
     """
-    base = without_round(model_id)
-    if base.split("/")[0] not in stages:
+    base = ModelId(model_id).base
+    if base.section not in stages:
         return  # no stage at all is the schema's complaint
     if base not in models:
         near = plugins.near_or_known(base, list(models))
@@ -187,24 +182,17 @@ def check_model_id(model_id: str, key: str, shown: str, models: Collection[str],
         raise ParamsError([(key, f"{shown}: '{model_id[:80]}' names a round, but only pruning has rounds")])
 
 
-def without_round(model_id: str) -> str:
-    """Return the model id without its round."""
-    return "/".join(model_id.split("/")[:2])
-
-
-def models_named(document: Document) -> tuple[list[str], list[str]]:
-    """Return the models of a file that is not validated, and the stages whose sections can be read."""
-    stages = [stage for stage in MODEL_STAGES if isinstance(document.values.get(stage), dict)]
-    names = {stage: ["main"] if stage == "prune" else list(document.values[stage]) for stage in stages}
-    return [f"{stage}/{name}" for stage in stages for name in names[stage]], stages
+def models_named(document: Document) -> tuple[list[ModelId], list[str]]:
+    """Return the models of a file that is not validated, and the sections that can be read."""
+    sections = [section for section in FAMILIES if isinstance(document.values.get(section), dict)]
+    names = {section: variants(section, document.values[section]) for section in sections}
+    return [ModelId(f"{section}/{name}") for section in sections for name in names[section]], sections
 
 
 def check_init(root: Path, item: Any, where: str) -> None:
-    """Raise unless the weights that `init` of `item` asks for, if any, can be had."""
+    """Raise unless the file of weights that `init` of `item` names, if any, is there."""
     init = getattr(item, "init", NONE)
-    if init == IMAGENET:
-        check_imagenet(item.arch, f"{where}.init")
-    elif init != NONE:
+    if init != NONE:
         weights_file(root, init, f"{where}.init")
 
 
@@ -223,12 +211,26 @@ def weights_file(root: Path, init: str, key: str) -> Path:
     return path
 
 
-def check_imagenet(arch: str, where: str) -> None:
-    """Raise unless torchvision has weights for the architecture; `where` is the key that asks for them."""
-    known = [name for name in plugins.names("models") if hasattr(plugins.load("models", name), "IMAGENET")]
-    if arch not in known:
-        text = f"{where} = {IMAGENET}: torchvision has weights for {', '.join(known)} and not for {arch}"
-        raise ParamsError([(where, f"{text}; set it to none, or put a file into data/weights and name it")])
+def published_weights(item: Any) -> str | None:
+    """Return the name of the published weights that the options of the item's architecture ask for, if any."""
+    module = plugins.load("models", item.arch)
+    named = module.published(parse(module.Options, item.options, "options")) if hasattr(module, "published") else None
+    return None if named is None else str(named)
+
+
+def check_start(item: Any, where: str) -> None:
+    """Raise unless an item with an architecture names one start at most, where it may, and trains if it names none."""
+    published, init = published_weights(item), getattr(item, "init", NONE)
+    if published and not isinstance(item, Train):
+        text = "published weights are where items of train begin; train the network there"
+        raise ParamsError([(f"{where}.options", f"{where}.options: {text}")])
+    if published and init != NONE:
+        raise ParamsError(
+            [(f"{where}.init", f"{where}.init = {init}: options ask for {published}; choose one of them")]
+        )
+    if item.epochs == 0 and not published and init == NONE:
+        text = "brings a trained network in; name its weights in init or in options, or train for an epoch or more"
+        raise ParamsError([(f"{where}.epochs", f"{where}.epochs = 0: {text}")])
 
 
 def refuse_larger_student(item: Distill, student: int, teacher: int) -> None:

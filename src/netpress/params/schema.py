@@ -94,9 +94,16 @@ def _resolve(cls: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] 
             break
         if field is None:
             break
-        owner = field.annotation
+        owner = _stated(field.annotation)
     is_model = isinstance(last_owner, type) and issubclass(last_owner, BaseModel)
     return (last_owner if is_model else None), field
+
+
+def _stated(annotation: Any) -> Any:
+    """Return the type of what may also be absent."""
+    types_of = [entry for entry in typing.get_args(annotation) if entry is not type(None)]
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return types_of[0] if union and len(types_of) == 1 else annotation
 
 
 def _describe(field: FieldInfo) -> str:

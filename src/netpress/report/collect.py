@@ -7,99 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import read_json, read_sealed
+from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
-from netpress.params.items import Claim, Experiment
+from netpress.core.metrics import Measured, Metrics, Round, TestMetrics
+from netpress.params.families import FAMILIES
+from netpress.params.items import Claim, Experiment, parents_of
 from netpress.params.schema import Strict, parse
 
 DATA = Path("metrics/data.json")
-#: Stage -> the family under which its models are shown.
-FAMILIES = {
-    "train": "trained alone",
-    "distill": "distilled",
-    "lowrank": "compact design",
-    "factorize": "factorized",
-    "prune": "pruned",
-    "prune_sweep": "pruned",
-    "quantize": "quantized",
-}
-
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Measured(Strict):
-    """What is known of one network. Accuracies are fractions; `_std` is over seeds; sizes are bytes."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    val_acc: float = Field(ge=0, le=1)
-    val_acc_best: float | None = Field(default=None, ge=0, le=1)
-    val_acc_std: float | None = Field(default=None, ge=0)
-    val_acc_by_seed: list[Fraction] = Field(default_factory=list)
-    val_acc_by_class: list[Fraction | None] | None = None
-    val_ece: float | None = Field(default=None, ge=0, le=1)
-    val_loss: float | None = None
-    train_acc: float | None = Field(default=None, ge=0, le=1)
-    teacher_agreement: float | None = Field(default=None, ge=0, le=1)
-    n_seeds: int = Field(default=1, ge=1)
-    params: int = Field(ge=1)
-    macs: int = Field(ge=1)
-    weight_bytes: int | None = Field(default=None, ge=1)
-    onnx_bytes: int = Field(ge=1)
-    checkpoint_bytes: int | None = Field(default=None, ge=1)
-    weights_sha256: str
-
-
-class Round(Measured):
-    """One point of a pruning curve; round 0 is the parent before pruning."""
-
-    round: int = Field(ge=0)
-    rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in a round")
-    channels_share: float = Field(gt=0, le=1)
-    epochs_total: int = Field(ge=0)
-    control_val_acc: float | None = Field(default=None, ge=0, le=1)
-    control_val_acc_std: float | None = Field(default=None, ge=0)
-
-
-class Metrics(Measured):
-    """The file `metrics/<stage>/<variant>.json`."""
-
-    arch: str
-    method: str | None = None
-    parent_sha256: str | None = None
-    epochs: int = Field(ge=0)
-    chance_acc: float | None = Field(default=None, ge=0)
-    seeds: list[int] = Field(default_factory=list)
-    rate: float | None = Field(default=None, gt=0, lt=1)
-    rounds: list[Round] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _a_seed_for_each_accuracy(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("a seed stands in `seeds` twice")
-        rows: list[Measured] = [self, *self.rounds] if self.seeds else []
-        for row in rows:
-            if len(row.val_acc_by_seed) not in (0, len(self.seeds)):
-                raise ValueError(f"val_acc_by_seed has {len(row.val_acc_by_seed)} values for {len(self.seeds)} seeds")
-        return self
-
-
-class TestMetrics(Strict):
-    """The file `metrics/test/<model id>.json`; no accuracy where the data has no test split."""
-
-    __test__ = False  # not a test case, whatever pytest thinks of the name
-    model_config = ConfigDict(extra="ignore")
-
-    test_acc: float | None = Field(default=None, ge=0, le=1)
-    test_acc_std: float | None = Field(default=None, ge=0)
-    n_images: int = Field(ge=0)
-    weights_sha256: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +36,7 @@ class Model:
         test: its test figures, if `final` names it.
     """
 
-    id: str
+    id: ModelId
     item: Any
     arch: str
     method: str | None
@@ -125,22 +46,27 @@ class Model:
     @property
     def stage(self) -> str:
         """The section of params.yaml."""
-        return self.id.split("/", 1)[0]
+        return self.id.section
 
     @property
     def variant(self) -> str:
         """The name below the stage."""
-        return self.id.split("/", 1)[1]
+        return self.id.variant
 
     @property
     def family(self) -> str:
         """The family under which it is shown."""
-        return FAMILIES[self.stage]
+        return FAMILIES[self.stage].title
 
     @property
-    def parent(self) -> str | None:
+    def parent(self) -> ModelId | None:
         """Model id of the teacher, or of the model it was made from."""
-        return getattr(self.item, "teacher", None) or getattr(self.item, "parent", None)
+        return next(iter(self.parents.values()), None)
+
+    @property
+    def parents(self) -> dict[str, ModelId]:
+        """Role -> model id of all its parents."""
+        return parents_of(self.item)
 
 
 @dataclass(frozen=True)
@@ -172,7 +98,7 @@ class Study:
             ArtifactError: there is no such model or round.
         """
         accuracies = self.measured(model_id).val_acc_by_seed
-        base = self.by_id["/".join(model_id.split("/")[:2])].measured
+        base = self.by_id[ModelId(model_id).base].measured
         seeds = base.seeds if isinstance(base, Metrics) else []
         return dict(zip(seeds, accuracies, strict=False))  # as many, or none of one: see `Metrics`
 
@@ -184,10 +110,10 @@ class Study:
         """
         if model_id in self.by_id:
             return self.by_id[model_id].measured
-        base, _, number = model_id.partition("/round_")
+        base, number = ModelId(model_id).base, ModelId(model_id).round
         if base not in self.by_id:
             raise ArtifactError(f"params.yaml has no model '{model_id}', which it names; name one of its models")
-        found = [r for r in self.rounds(base) if str(r.round) == number]
+        found = [r for r in self.rounds(base) if r.round == number]
         if not found:
             raise ArtifactError(f"metrics/{base}.json lists no '{model_id}'; run 'dvc repro', or name another round")
         return found[0]
@@ -221,14 +147,14 @@ def collect(
         ArtifactError: a file is missing, damaged, or belongs to other weights; names file and remedy.
     """
     metrics = {model_id: _read(root, model_id, Metrics) for model_id in items}
-    study = Study(tuple(Model(i, items[i], m.arch, m.method, m) for i, m in metrics.items()))
+    study = Study(tuple(Model(ModelId(i), items[i], m.arch, m.method, m) for i, m in metrics.items()))
     for model in study.models:
         _require_lineage(study, model)
     tests = {model_id: _read_test(root, model_id, study.measured(model_id)) for model_id in final}
     rows = []
     for model in study.models:
         rows.append(Model(model.id, model.item, model.arch, model.method, model.measured, tests.get(model.id)))
-        for chosen in (i for i in final if i.startswith(f"{model.id}/round_")):
+        for chosen in (ModelId(i) for i in final if i != model.id and ModelId(i).base == model.id):
             rows.append(Model(chosen, model.item, model.arch, model.method, study.measured(chosen), tests[chosen]))
     return Study(tuple({row.id: row for row in rows}.values()), claims or {}, experiments or {})
 
@@ -253,15 +179,15 @@ def remove_stale(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> 
 
 
 def _require_lineage(study: Study, model: Model) -> None:
-    """Raise unless the model was made from its parent's present weights."""
+    """Raise unless the model was made from its parents' present weights."""
     measured = model.measured
-    if model.parent is None or not isinstance(measured, Metrics) or measured.parent_sha256 is None:
-        return
-    if study.measured(model.parent).weights_sha256 != measured.parent_sha256:
-        raise ArtifactError(
-            f"metrics/{model.id}.json was made from other weights of {model.parent} than metrics/ describes "
-            f"(parent_sha256 differs); run 'dvc repro' to make {model.id} anew"
-        )
+    for role, parent in model.parents.items():
+        key = "parent_sha256" if role in ("from", "teacher") else f"{role}_sha256"
+        if getattr(measured, key, None) not in (None, study.measured(parent).weights_sha256):
+            raise ArtifactError(
+                f"metrics/{model.id}.json was made from other weights of {parent} than metrics/ describes ({key} "
+                f"differs); run 'dvc repro' to make {model.id} again"
+            )
 
 
 class _Classes(Strict):
@@ -292,7 +218,7 @@ def _read_test(root: Path, model_id: str, measured: Measured) -> TestMetrics:
     test = _read(root, f"test/{model_id}", TestMetrics)
     if test.weights_sha256 != measured.weights_sha256:
         raise ArtifactError(
-            f"metrics/test/{model_id}.json was measured on other weights than metrics/{model_id.split('/round_')[0]}"
+            f"metrics/test/{model_id}.json was measured on other weights than metrics/{ModelId(model_id).base}"
             ".json (weights_sha256 differs); run 'dvc repro' to test the present model"
         )
     return test

@@ -83,7 +83,7 @@ def distillation_table(study: Study) -> str:
 
 
 def design_table(study: Study) -> str:
-    """Return the designs trained afresh, the best of each architecture first; '' if there are none."""
+    """Return the designs trained from scratch, the best of each architecture first; '' if there are none."""
     designs = [m for m in study.models if m.stage == "lowrank"]
     best: dict[str, float] = {}
     for model in designs:
@@ -133,10 +133,12 @@ def change_table(study: Study, stage: str) -> str:
 def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
     """Return every round of every curve: the channels asked for against what is left of channels, params and so on.
 
-    The control is the round's shape trained afresh; its columns are there if some round has one.
+    The accuracy before fine-tuning, as removed and with normalizations measured again, has columns where known.
+    The control is the round's shape trained from scratch; its columns are there if some round has one.
     """
     chosen = {p.id for p in on_front}
     has_control = any(row.control_val_acc is not None for curve in curves for row in curve.rounds)
+    has_cut = any(row.val_acc_before_tuning is not None for curve in curves for row in curve.rounds)
     rows = []
     for curve in curves:
         start = curve.rounds[0] if curve.rounds else None
@@ -156,6 +158,7 @@ def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
                     units.share(row.macs, start.macs),
                     units.share(row.onnx_bytes, start.onnx_bytes),
                     units.size(row.onnx_bytes),
+                    *(_before_tuning(row) if has_cut else ()),
                     accuracy(row),
                     units.points(row.val_acc - start.val_acc) if row.round else "-",
                     *(_control(row) if has_control else ()),
@@ -163,8 +166,17 @@ def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
                 ]
             )
     header = ["Curve", "Round", "Channels asked", "Channels left", "Params left", "MACs left", "Bytes left", "ONNX"]
+    header += ["Before tuning (%)", "Recalibrated (%)"] if has_cut else []
     header += ["Val acc (%)", "Change (points)", *(["Control (%)", "Above it (points)"] if has_control else ())]
     return table([*header, "Pareto front"], rows) if rows else ""
+
+
+def _before_tuning(row: Round) -> tuple[str, str]:
+    """Return the accuracy right after the removal, and after the normalizations were measured again."""
+    found = (row.val_acc_before_tuning, row.val_acc_recalibrated)
+    return ("-" if found[0] is None else units.percent(found[0])), (
+        "-" if found[1] is None else units.percent(found[1])
+    )
 
 
 def _control(row: Round) -> tuple[str, str]:

@@ -34,7 +34,7 @@ class _Facts(Strict):
 def data_line(root: Path) -> str:
     """Return which data lie prepared: source, classes, pixels, images of each split, and the manifest's hash.
 
-    Empty without metrics/data.json, and where an older `prepare` has left no hash in it.
+    Empty without metrics/data.json.
 
     Raises:
         ArtifactError: the file is damaged.
@@ -42,10 +42,7 @@ def data_line(root: Path) -> str:
     if not (root / FACTS).exists():
         return ""
     try:
-        raw = files.read_json(root / FACTS, REMEDY)
-        if isinstance(raw, dict) and "manifest_sha256" not in raw:
-            return ""
-        facts = parse(_Facts, raw, "data")
+        facts = parse(_Facts, files.read_json(root / FACTS, REMEDY), "data")
     except ArtifactError as error:
         raise ArtifactError(str(error).replace(str(root / FACTS), FACTS.as_posix())) from None
     except ConfigError as error:

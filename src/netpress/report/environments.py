@@ -1,11 +1,16 @@
-"""A note for tables whose models were made in more than one environment."""
+"""A note beside tables whose models were made in more than one environment."""
 
 from collections import Counter
+from pathlib import Path
 
+from netpress.base.files import write_text
+from netpress.process import environment
 from netpress.process.environment import Records
 from netpress.report.collect import Study
 
-HEADING = "**Made in more than one environment**"
+#: Not in the tables: their hashes must not depend on where models were made.
+FILE = Path("reports/environments.md")
+HEADING = "Made in more than one environment"
 
 
 def note(study: Study, records: Records) -> str:
@@ -14,7 +19,7 @@ def note(study: Study, records: Records) -> str:
     Environments are named by the keys in which they differ. A model without a record, or whose record is of other
     weights, counts as not recorded.
     """
-    models = [model for model in study.models if "/round_" not in model.id]  # a round is made with its variant
+    models = [model for model in study.models if model.id.round is None]  # a round is made with its variant
     counts = Counter(records.of(model.id, model.measured.weights_sha256) for model in models)
     if len(counts) < 2:
         return ""
@@ -22,17 +27,22 @@ def note(study: Study, records: Records) -> str:
     keys = sorted({key for environment in found.values() for key in environment})
     differing = [key for key in keys if len({environment.get(key) for environment in found.values()}) > 1]
     lines = [f"{HEADING} (`metrics/environments.json`), so that figures may differ for that reason too:"]
-    for name, environment in sorted(found.items(), key=lambda pair: (-counts[pair[0]], pair[0])):
-        words = ", ".join(f"`{key}: {environment.get(key, '-')}`" for key in differing)
+    for name, where in sorted(found.items(), key=lambda pair: (-counts[pair[0]], pair[0])):
+        words = ", ".join(f"`{key}: {where.get(key, '-')}`" for key in differing)
         lines.append(f"- {_models(counts[name])}: {words or 'in one environment'}")
     if None in counts:
         lines.append(f"- {_models(counts[None])}: not recorded")
     return "\n".join(lines) + "\n"
 
 
-def without_note(text: str) -> str:
-    """Return a report without its note."""
-    return "\n\n".join(part for part in text.split("\n\n") if not part.startswith(HEADING))
+def write_note(root: Path, study: Study) -> str:
+    """Write the note to `FILE`, which Git and DVC do not know, or remove the one of an earlier run; returns it."""
+    text = note(study, environment.load(root))
+    if text:
+        write_text(root / FILE, text)
+    else:
+        (root / FILE).unlink(missing_ok=True)
+    return text
 
 
 def _models(count: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from netpress.base.model_id import ONE_VARIANT, ROUND, ModelId
 from netpress.report import style
 from netpress.report.collect import FAMILIES
 from netpress.report.label_placement import place
@@ -39,9 +40,9 @@ def _draw(points: Sequence[Point], figure: "Figure") -> None:
 
 def short_name(model_id: str) -> str:
     """Return the name on the figure, where the marker says the stage: 'distill/kd_weak' -> 'kd_weak'."""
-    stage, variant = model_id.split("/", 1)
-    name = variant if stage != "prune" else model_id
-    return name.replace("/round_", ", round ")
+    model = ModelId(model_id)
+    name = model.variant if model.section != ONE_VARIANT else model
+    return name.replace(f"/{ROUND}", ", round ")
 
 
 def _steps(on_front: Sequence[Point]) -> list[tuple[float, float]]:
@@ -55,7 +56,7 @@ def _steps(on_front: Sequence[Point]) -> list[tuple[float, float]]:
 
 
 def _draw_points(axes: "Axes", points: Sequence[Point]) -> None:
-    for number, family in enumerate(dict.fromkeys(FAMILIES.values())):
+    for number, family in enumerate(dict.fromkeys(row.title for row in FAMILIES.values())):
         colour, marker = style.PALETTE[number], style.MARKERS[number]
         for is_round in (False, True):
             some = [p for p in points if p.family == family and p.is_round == is_round]

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base.files import csv_text, write_bytes, write_json, write_text
-from netpress.process import environment
-from netpress.report import claims, comparisons, environments, experiments, overview, pareto
+from netpress.report import claims, comparisons, experiments, overview, pareto
 from netpress.report.claims import Judged
 from netpress.report.collect import Metrics, Study, class_names
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
@@ -41,17 +40,11 @@ class Report:
 
 
 def make_report(root: Path, study: Study) -> Report:
-    """Make the tables in memory; below `root` the record of environments and metrics/data.json alone are read."""
+    """Make the tables in memory; below `root` metrics/data.json alone is read."""
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
-    told = (
-        _data_note(root),
-        _missing_note(study),
-        _chance_note(study),
-        environments.note(study, environment.load(root)),
-    )
-    notes = [text for text in told if text]
+    notes = [text for text in (_data_note(root), _missing_note(study), _chance_note(study)) if text]
     judged = claims.judge(study)
     shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
     texts = {
@@ -94,7 +87,7 @@ def report_text(
     """Return the Markdown report; sections without models are left out, and `notes` stand below the introduction."""
     sections = [
         ("Distillation", comparisons.distillation_table(study)),
-        ("Compact designs, trained afresh", comparisons.design_table(study)),
+        ("Compact designs, trained from scratch", comparisons.design_table(study)),
         ("Factorization", comparisons.change_table(study, "factorize")),
         ("Pruning, round by round", comparisons.pruning_table(curves, on_front)),
         ("Quantization", comparisons.change_table(study, "quantize")),

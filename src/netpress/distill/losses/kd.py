@@ -2,9 +2,12 @@
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from netpress.core.taps import Seen
 from netpress.params.schema import Strict
+
+EXAMPLE = {"temperature": 4.0, "weight": 0.7}
 
 
 class Options(Strict):
@@ -14,14 +17,14 @@ class Options(Strict):
     weight: float = Field(ge=0, le=1, description="share of the teacher in the loss; the labels have the rest")
 
 
-def loss(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, options: Options) -> Tensor:
+def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module | None) -> Tensor:
     """(1 - weight) CE(labels) + weight T^2 KL(teacher / T || student / T).
 
     The factor T^2 keeps the size of the gradient when T changes; the divergence is summed over the classes
     and averaged over the images, (PyTorch's own mean would divide by the number of classes too).
     """
-    student = F.log_softmax(student_logits / options.temperature, dim=1)  # (B, classes)
-    teacher = F.log_softmax(teacher_logits / options.temperature, dim=1)  # (B, classes)
-    soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * options.temperature**2
-    hard = F.cross_entropy(student_logits, targets)
+    ours = F.log_softmax(student.logits / options.temperature, dim=1)  # (B, classes)
+    theirs = F.log_softmax(teacher.logits / options.temperature, dim=1)  # (B, classes)
+    soft = F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * options.temperature**2
+    hard = F.cross_entropy(student.logits, targets)
     return (1 - options.weight) * hard + options.weight * soft

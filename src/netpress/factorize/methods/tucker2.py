@@ -1,13 +1,15 @@
 """Tucker-2: a convolution as 1x1, a small kxk core, 1x1. Kim et al., https://arxiv.org/abs/1511.06530."""
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from netpress.params.schema import Strict
 
+EXAMPLE = {"rank": 0.5, "min_channels": 16}
 #: The option to change where no convolution is factorized, and how.
 KNOB = ("min_channels", "lower it to the channels of the convolutions that you mean, or lower rank")
 
@@ -19,29 +21,30 @@ class Options(Strict):
     min_channels: int = Field(ge=1, description="convolutions with fewer input or output channels stay as they are")
 
 
-def factorize(conv: nn.Conv2d, options: Options) -> nn.Sequential | None:
-    """Return three convolutions that approximate `conv`, or None where it stays as it is.
+def factorize(layer: nn.Conv2d | nn.Linear, options: Options, inputs: Iterator[Tensor]) -> nn.Sequential | None:
+    """Return three convolutions that approximate `layer`, or None where it stays as it is; inputs are not looked at.
 
     The kernel (O, I, kh, kw) is projected on its leading `rank * O` and `rank * I` mode vectors by higher-order
-    orthogonal iteration; at rank 1.0 the product is exact. Pointwise, grouped and narrow layers stay, and so
+    orthogonal iteration; at rank 1.0 the product is exact. Linear, pointwise, grouped and narrow layers stay, and so
     do those in which the three layers together would not be smaller, unless the rank is 1.0.
     """
     if (
-        conv.groups != 1
-        or conv.kernel_size == (1, 1)
-        or min(conv.in_channels, conv.out_channels) < options.min_channels
+        not isinstance(layer, nn.Conv2d)
+        or layer.groups != 1
+        or layer.kernel_size == (1, 1)
+        or min(layer.in_channels, layer.out_channels) < options.min_channels
     ):
         return None
-    ranks = [max(1, round(options.rank * n)) for n in (conv.out_channels, conv.in_channels)]
-    chain = _empty_chain(conv, ranks[0], ranks[1])
-    if options.rank < 1 and sum(p.numel() for p in chain.parameters()) >= sum(p.numel() for p in conv.parameters()):
+    ranks = [max(1, round(options.rank * n)) for n in (layer.out_channels, layer.in_channels)]
+    chain = _empty_chain(layer, ranks[0], ranks[1])
+    if options.rank < 1 and sum(p.numel() for p in chain.parameters()) >= sum(p.numel() for p in layer.parameters()):
         return None
-    core, outputs, inputs = _decompose(conv.weight.detach().double(), ranks)
-    _fill(chain[0], inputs.T[:, :, None, None])  # (r_in, I, 1, 1)
+    core, left, right = _decompose(layer.weight.detach().double(), ranks)
+    _fill(chain[0], right.T[:, :, None, None])  # (r_in, I, 1, 1)
     _fill(chain[1], core)  # (r_out, r_in, kh, kw)
-    _fill(chain[2], outputs[:, :, None, None])  # (O, r_out, 1, 1)
-    if conv.bias is not None:
-        chain[2].bias = nn.Parameter(conv.bias.detach().clone())
+    _fill(chain[2], left[:, :, None, None])  # (O, r_out, 1, 1)
+    if layer.bias is not None:
+        chain[2].bias = nn.Parameter(layer.bias.detach().clone())
     return chain
 
 
