@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 RUN = PATH="$(CURDIR)/.venv/bin:$$PATH"
+# Two processes; tests/conftest.py says which tests stay together. ARGS="-n 0 tests/test_files.py" takes one.
+PYTEST = $(RUN) python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" $(UPGRADE)
 
@@ -10,17 +12,17 @@ UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: ## make or mend .venv (PYTHON=python3.12 chooses the interpreter)
+setup: ## make or fix .venv (PYTHON=python3.12 chooses the interpreter)
 	@scripts/setup.sh
 
 repro: setup ## run the pipeline of params.yaml: data, models, tables, figures
 	@scripts/repro.sh
 
 test: setup ## run all tests but the exhaustive ones
-	@$(RUN) python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-all: setup ## run every test, the exhaustive ones too; much longer
-	@$(RUN) python -m pytest --exhaustive $(ARGS)
+	@$(PYTEST) --exhaustive $(ARGS)
 
 mutants: setup ## plant known faults one by one and tell which test notices each (ARGS="-j 4 NAME ..."); half an hour
 	@$(RUN) python scripts/mutants.py $(ARGS)
@@ -45,4 +47,5 @@ audit: setup ## report known vulnerabilities of the pinned requirements
 
 lock: setup ## compile requirements*.in anew (UPGRADE=--upgrade takes newer versions)
 	@$(UV_COMPILE) -o requirements.txt requirements.in
+	@$(UV_COMPILE) -o requirements-timm.txt requirements-timm.in
 	@$(UV_COMPILE) -o requirements-dev.txt requirements-dev.in

@@ -25,7 +25,7 @@ skipped = [p for p in packages if "skip_reason" in p]
 faults = [(p, v) for p in packages for v in p.get("vulns", [])]
 for package, fault in faults:
     fixed = ", ".join(fault["fix_versions"]) or "no version yet"
-    print(f"audit: {package['name']} {package['version']}: {fault['id']}, mended in {fixed}")
+    print(f"audit: {package['name']} {package['version']}: {fault['id']}, fixed in {fixed}")
 asked = len(packages) - len(skipped)
 if skipped:
     print(f"audit: {len(skipped)} of {len(packages)} could not be asked about; first: {skipped[0]['skip_reason']}")

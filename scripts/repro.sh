@@ -18,5 +18,5 @@ elif ! grep -qs 'no_scm = true' .dvc/config.local; then
     dvc config --local core.no_scm true
 fi
 [ -f params.yaml ] || python -m netpress use default
-python -m netpress doctor --quiet --mend
+python -m netpress doctor --quiet
 exec python -m netpress.verify.repro "$@" # dvc repro, and what it has changed of the commit

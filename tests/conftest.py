@@ -1,19 +1,26 @@
 """Small data and settings that many tests share."""
 
+import functools
 import os
 
 # Before torch is loaded, here and in all that tests start: threads that spin while they wait keep other processes from
 # the cores. No result depends on it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import exporter
 import pytest
 import standin
 import torch
-from little import Server
+from little import STAGES, Server, make_project, run
 from project import fresh
+from torch import nn
+from xdist.scheduler import LoadScopeScheduling
 
 from netpress.core.batches import DeviceSplit
+from netpress.params import plugins
 from netpress.params.items import Augment, Recipe, Runtime
+from netpress.params.schema import parse
+from netpress.prune.channels import plan_rounds
 
 RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
 NO_AUGMENT = Augment(flip=False, crop_padding=0, resized_crop=0.0, erasing=0.0, mixup=0.0)
@@ -34,6 +41,15 @@ RECIPE = Recipe(
 )
 
 
+#: Set-ups of half a minute and more that several files share; who uses one names it.
+SHARED = ("smoke_run", "little_run")
+#: What takes longest, as measured: shared set-ups and files, the longest first.
+LONG = (
+    *("smoke_run", "little_run", "test_every_model", "test_queue", "test_quantization", "test_params_fuzz"),
+    *("test_artifacts", "test_profiles", "test_report_partial", "test_verify_clone", "test_docs", "test_script"),
+)
+
+
 def pytest_addoption(parser):
     parser.addoption("--exhaustive", action="store_true", help="also run the tests marked exhaustive")
 
@@ -44,12 +60,34 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if item.get_closest_marker("exhaustive")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
+    if hasattr(config, "workerinput"):  # one of several processes: the long ones first, so that none is left alone
+        places = {name: place for place, name in enumerate(LONG)}
+        items.sort(key=lambda item: places.get(group_of(item.path), len(LONG)))
+
+
+@functools.cache
+def group_of(path):
+    """Return what the tests of a file stay together for: a set-up that it shares with others, or the file itself."""
+    text = path.read_text(encoding="utf-8")
+    return next((name for name in SHARED if name in text), path.stem)
+
+
+class Together(LoadScopeScheduling):
+    """Gives all tests of a group to one process. pytest-xdist's own `loadgroup` (3.8) does nothing under pytest 9.2."""
+
+    def _split_scope(self, nodeid):
+        return group_of(self.config.rootpath / nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Together(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Fix torch's threads, before any fixture of the test: sums depend on them, and stages and tests set others."""
     torch.set_num_threads(RUNTIME.threads)
+    exporter.keep_translations()
 
 
 def pytest_runtest_teardown():
@@ -79,6 +117,17 @@ def server():
 
 
 @pytest.fixture(scope="session")
+def little_run(server, tmp_path_factory):
+    """The little project, run once and known to DVC as `dvc repro` leaves it; for copies, never changed itself."""
+    folder = make_project(tmp_path_factory.mktemp("little") / "project")
+    for stage, args in STAGES:
+        server.finish(folder, stage, *args)
+    done = run(folder, "dvc", "commit", "--force", "--quiet")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.fixture(scope="session")
 def stages(tmp_path_factory):
     """All stages, run in this process with a stand-in for training; see standin.py."""
     return standin.run_all(tmp_path_factory.mktemp("glue") / "project")
@@ -95,13 +144,43 @@ def recipe():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def smoke_run(tmp_path_factory):
     """The project under the smoke profile, run once and committed; takes minutes."""
     return fresh(tmp_path_factory.mktemp("first") / "project")
 
 
 @pytest.fixture
-def project(finished):
+def project(smoke_run):
     """The finished project as it was committed."""
-    finished.clean()
-    return finished
+    smoke_run.clean()
+    return smoke_run
+
+
+class Objective:
+    """An objective that is a function of a batch and its logits alone; cross-entropy as it stands."""
+
+    def __init__(self, loss=lambda batch, logits: nn.functional.cross_entropy(logits, batch.targets)):
+        self.loss, self.modules = loss, nn.ModuleDict()
+
+    def start_epoch(self, epoch, epochs):
+        pass
+
+    def __call__(self, batch, logits):
+        return self.loss(batch, logits)
+
+
+def score_of(name, options):
+    """A score of channels, by the name of its file."""
+    module = plugins.load("prune/scores", name)
+    return module.scores(parse(module.Options, options, name))
+
+
+def rates(rate, until):
+    """The schedule of one rate until a share of the parameters is left."""
+    return lambda number, left: None if left < until else rate
+
+
+def planned(network, example, rate, until, round_to):
+    """The parameters left after each round of one rate."""
+    plan = plan_rounds(network, example, rates(rate, until), round_to)
+    return [left for _, left in plan]

@@ -20,6 +20,9 @@ CURVE = {
     "round_to": 1,
     "method": "magnitude",
     "method_options": {"norm": 2},
+    "schedule": "geometric",
+    "schedule_options": {},
+    "bn_batches": 0,
     "recipe": "finetune",
     "epochs": 4,
     "control": False,
@@ -35,6 +38,7 @@ SECTIONS = {
         "kd": DESIGN
         | {
             "teacher": "train/teacher",
+            "second_teacher": "none",
             "method": "kd",
             "method_options": {"temperature": 4.0, "weight": 0.7},
             "teacher_view": "same",
@@ -58,6 +62,8 @@ SECTIONS = {
             "from": "prune/main",
             "method": "int8_static",
             "method_options": {"calibration_images": 64, "calibration": "minmax", "reduce_range": True},
+            "recipe": "finetune",
+            "epochs": 0,
         }
     },
     "final": ["distill/kd"],
@@ -66,6 +72,7 @@ SECTIONS = {
 }
 #: What makes results, in the order of the graph: stage script, variant.
 STAGES = [
+    ("check", []),
     ("prepare", []),
     ("train", ["teacher"]),
     ("distill", ["kd"]),
@@ -95,8 +102,7 @@ def make_project(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "models/none", folder / "models/none")
-    for placeholder in ("none", "imagenet"):
-        shutil.copytree(ROOT / "data/weights" / placeholder, folder / "data/weights" / placeholder)
+    shutil.copytree(ROOT / "data/weights/none", folder / "data/weights/none")
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     for kept in ROOT.glob("metrics/*/.gitkeep"):  # a folder without variants is a dependency too
         files.write_bytes(folder / kept.relative_to(ROOT), b"")
@@ -104,13 +110,25 @@ def make_project(folder, **changes):
         shutil.copy2(ROOT / name, folder / name)
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     (folder / "src").symlink_to(ROOT / "src")  # dvc.yaml lists the code; it is imported from this checkout
-    params = YAML(typ="safe").load((ROOT / "profiles/default.yaml").read_text(encoding="utf-8"))
-    params |= SECTIONS | {"data": params["data"] | {"root": "data/own"}} | changes
+    default = YAML(typ="safe").load((ROOT / "profiles/default.yaml").read_text(encoding="utf-8"))
+    write_params(folder, default | SECTIONS | {"data": default["data"] | {"root": "data/own"}} | changes)
+    write_idx(folder / "data/own", "train", 600, seed=0)
+    write_idx(folder / "data/own", "t10k", 100, seed=1)
+    return folder
+
+
+def write_params(folder, params):
+    """Write params.yaml, one key a line."""
     params = json.loads(json.dumps(params))  # what is shared would be written as an alias
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         YAML(typ="safe").dump(params, stream)
-    write_idx(folder / "data/own", "train", 600, seed=0)
-    write_idx(folder / "data/own", "t10k", 100, seed=1)
+
+
+def copy_of(finished, folder, **changes):
+    """Copy a project that was run to `folder`, with top-level sections of params.yaml replaced by `changes`."""
+    shutil.copytree(finished, folder, symlinks=True)
+    if changes:
+        write_params(folder, YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8")) | changes)
     return folder
 
 

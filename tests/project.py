@@ -111,9 +111,14 @@ ALL_STAGES = {
 
 
 def fresh(folder):
-    """A new copy under the smoke profile, run once from nothing."""
+    """A new copy under the smoke profile, run once from nothing on pictures that are learned in a few steps."""
+    from little import write_idx  # scripts/mutants.py takes this file, and must not load netpress
+
     project = Project(folder)
     project.run("python", "-m", "netpress", "use", "smoke", "--force")
+    project.edit(lambda params: params["data"].update(root="data/own"))
+    write_idx(folder / "data/own", "train", 2000, seed=0)
+    write_idx(folder / "data/own", "t10k", 200, seed=1)
     project.commit("smoke profile")
     assert not (folder / "dvc.lock").exists()
     assert project.repro() == ALL_STAGES

@@ -1,6 +1,5 @@
 """Small sources, and reading one whole."""
 
-import pickle
 import struct
 from pathlib import Path
 
@@ -47,16 +46,6 @@ def idx(images, labels):
         struct.pack(">4I", 2051, count, height, width) + images.tobytes(),
         struct.pack(">2I", 2049, len(labels)) + bytes(labels),
     )
-
-
-def cifar_batch(count=4, **changes):
-    rows = np.arange(count * 3072, dtype=np.uint32).astype(np.uint8).reshape(count, 3072)
-    return {"data": rows, "labels": [k % 10 for k in range(count)], **changes}
-
-
-def published(batch):
-    """Pickle as CIFAR's authors did, under the name that numpy's module had then."""
-    return pickle.dumps(batch, protocol=2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
 def paint(path, size=(40, 30), colour=(200, 100, 50)):

@@ -6,6 +6,8 @@ that checkpoints may take; null: every epoch leaves one, however short) and `pat
 Answers with `code` (negative: the signal), `output`, `moments` (all that were passed) and `seconds`.
 """
 
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -16,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+import exporter
 import torch
 
 import netpress.core.checkpoint
@@ -73,7 +76,7 @@ def run(request, output, log):
         os.dup2(output.fileno(), descriptor)
     os.chdir(request["cwd"])
     sys.argv = [request["script"], *request["args"]]
-    netpress.checkpoint.SHARE = request["share"] or 1e9
+    netpress.core.checkpoint.SHARE = request["share"] or 1e9
     watch_writes(request["kill_at"], log)
     if request["patch"]:
         exec(request["patch"], {})
@@ -95,7 +98,10 @@ def kill_later(child, seconds, ended):
 def warm_up():
     """Load what the exporter loads; on one thread, since a pool of threads does not survive a fork."""
     torch.set_num_threads(1)
+    importlib.import_module(exporter.MODULE)
+    exporter.keep_translations()
     export_onnx(build_model("compact_cnn", 10, 1, width=0.125).eval(), 1, 28, 28)
+    gc.freeze()  # what is loaded by now is not looked through again in every fork
 
 
 def main():

@@ -16,7 +16,7 @@ from little import CURVE, DESIGN, SECTIONS, make_project
 from ruamel.yaml import YAML
 from torch import nn
 
-from netpress.core import artifacts
+from netpress.core import artifacts, context
 from netpress.core import seeds as runs
 from netpress.core.artifacts import load
 from netpress.core.batches import Batch
@@ -112,7 +112,7 @@ class Stages:
         plain = torch.from_numpy(own.normalized(images[:32], self.manifest["mean"], self.manifest["std"]))
         logits = np.random.default_rng(0).normal(size=(32, 10)).astype(np.float32)
         targets = torch.eye(10)[torch.from_numpy(labels[:32])]
-        return Batch(plain, targets, lambda: plain), torch.from_numpy(logits)
+        return Batch(plain, targets, torch.arange(32), lambda: plain), torch.from_numpy(logits)
 
     def fit(self, stage):
         def stand_in(network, train, val, schedule, runtime, label, objective=None, checkpoint=None):
@@ -131,10 +131,12 @@ class Stages:
             self.calls.append(Call(stage, start, end, train, val, schedule, label, losses))
             accuracies = [BEST] * (schedule.epochs - 1) + [LAST[schedule.seed]]
             row = {"lr": 0.1, "train_loss": 1.0, "train_acc": 0.5}
-            return [
+            rows = [
                 row | {"epoch": k + 1, "val_acc": accuracy, "val_loss": 10.0 - k}
                 for k, accuracy in enumerate(accuracies)
             ]
+            rows[-1] |= evaluate(network, val).detail(val)
+            return rows
 
         return stand_in
 
@@ -142,8 +144,10 @@ class Stages:
         self.looked_at.append((where, split, network))
         return evaluate(network, split, where)
 
-    def quantize(self, onnx, calibration, options):
-        self.quantized.append(Quantized(onnx, calibration, b"quantized " + onnx))
+    def quantize(self, model, options):
+        self.quantized.append(
+            Quantized(model.onnx, model.images(options.calibration_images), b"quantized " + model.onnx)
+        )
         return self.quantized[-1].given
 
     def measured(self, data, *settings):
@@ -180,8 +184,7 @@ def run_all(folder):
         for module in (factorization, final, pruning, quantization):
             patch.setattr(module, "evaluate", made.evaluate)
         for stage, variant in ORDER:
-            for module in (runs, factorization, pruning):
-                patch.setattr(module, "fit", made.fit(f"{stage}/{variant}"))
+            patch.setattr(context, "fit", made.fit(f"{stage}/{variant}"))
             run(folder, stage, variant)
     return made
 

@@ -4,18 +4,21 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from conftest import score_of
 from torch import nn
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
 from netpress.core import artifacts
 from netpress.core.artifacts import HISTORY, ONNX, SPEC, WEIGHTS, Spec, load_model, save_model, weights_as_bytes
-from netpress.core.edits import layer_sizes, widths_edit
+from netpress.core.context import Method
+from netpress.core.edits import resize_edit, sizes_of
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.measure import count_params, weight_bytes
 from netpress.core.networks import build_model
+from netpress.factorize.methods import tucker2
 from netpress.factorize.run import factorize_network
-from netpress.prune.channels import importance_of, remove_channels
+from netpress.prune.channels import remove_channels
 
 
 def made(arch="compact_cnn", options=None, edit=None):
@@ -38,8 +41,7 @@ def made(arch="compact_cnn", options=None, edit=None):
         method=None,
         init=None,
         init_sha256=None,
-        parent=None,
-        parent_sha256=None,
+        parents={},
         classes=list("abcde"),
         in_channels=3,
         height=32,
@@ -63,13 +65,14 @@ def contents(network):
 
 
 def prune(network):
-    sizes = layer_sizes(network)
-    remove_channels(network, torch.zeros(2, 3, 32, 32), 0.4, 1, importance_of("magnitude", {"norm": 2}))
-    return [widths_edit(sizes, network)]
+    sizes = sizes_of(network)
+    remove_channels(network, torch.zeros(2, 3, 32, 32), 0.4, 1, score_of("magnitude", {"norm": 2}))
+    return [resize_edit(sizes, network)]
 
 
 def factorize(network):
-    return [factorize_network(network, "tucker2", {"rank": 0.5, "min_channels": 4})]
+    method = Method("tucker2", tucker2, tucker2.Options(rank=0.5, min_channels=4))
+    return [factorize_network(network, method, lambda: iter(()))]
 
 
 def factorize_then_prune(network):
@@ -179,7 +182,7 @@ def test_weights_that_do_not_fit_are_listed(folder):
         (lambda raw: raw.update(arch="resnet19"), "unknown architecture 'resnet19'"),
         (lambda raw: raw.update(extra=1), "spec.extra: unknown key"),
         (lambda raw: raw.update(edits=[{"edit": "twist", "layers": {"0.0": []}}]), "unknown kind 'twist'"),
-        (lambda raw: raw.update(edits=[{"edit": "widths", "layers": {"9": [1]}}]), "layer '9'"),
+        (lambda raw: raw.update(edits=[{"edit": "resize", "layers": {"9": {"set": {}, "shapes": {}}}}]), "layer '9'"),
     ],
 )
 def test_a_spec_that_describes_no_model_is_refused(folder, change, message):

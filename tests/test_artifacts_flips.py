@@ -160,7 +160,7 @@ def test_nothing_of_a_pickle_is_executed(tmp_path, written, pickled):
 def test_a_damaged_checkpoint_is_left_aside(tmp_path, monkeypatch, capsys, name, place, bit):
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     network, _ = made()
-    optimizer = make_optimizer(network, RECIPE)
+    optimizer = make_optimizer(network, RECIPE, torch.nn.ModuleDict())
     history = [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.05}]
     checkpoint.Checkpoint(tmp_path / "fit").save_if_due(network, optimizer, history)
     assert checkpoint.Checkpoint(tmp_path / "fit").load(network, optimizer) == history

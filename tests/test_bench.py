@@ -3,14 +3,13 @@
 import json
 import os
 import platform
-import shutil
 
 import pytest
 import torch
 from conftest import RECIPE, RUNTIME
 from hypothesis import given
 from hypothesis import strategies as st
-from little import CURVE, DESIGN, make_project, write_idx
+from little import CURVE, DESIGN, copy_of, forget, write_idx
 from ruamel.yaml import YAML
 
 from netpress.base.errors import ConfigError
@@ -82,34 +81,23 @@ def test_a_variants_recipes_and_epochs_are_fitted_to_the_images():
     assert fitted(computed, 160).item.control_epochs == AUTO
 
 
-@pytest.fixture(scope="module")
-def trained(server, tmp_path_factory):
-    """A little project with a teacher."""
-    folder = make_project(tmp_path_factory.mktemp("trained") / "project")
-    server.finish(folder, "prepare")
-    server.finish(folder, "train", "teacher")
-    return folder
+OTHER = "other images, or another split of them"
 
 
-OTHERS = {
-    "resolution": ({"resolution": 32}, "28x28 pixels and not 32x32"),
-    "split": ({"split_seed": 1}, "other images, or another split of them"),
-    "share": ({"val_share": 0.5}, "other images, or another split of them"),
-}
-
-
-@pytest.mark.parametrize(("changes", "how"), OTHERS.values(), ids=list(OTHERS))
 @pytest.mark.parametrize(
-    ("stage", "variant"), [("distill", "kd"), ("factorize", "tucker"), ("prune", "main"), ("test", "train/teacher")]
+    ("stage", "variant", "changes", "how"),
+    [
+        ("distill", "kd", {"resolution": 32}, "28x28 pixels and not 32x32"),
+        ("factorize", "tucker", {"split_seed": 1}, OTHER),
+        ("prune", "main", {"val_share": 0.5}, OTHER),
+        ("test", "train/teacher", {"resolution": 32}, "28x28 pixels and not 32x32"),
+    ],
 )
-def test_a_parent_of_other_data_is_refused_by_name(server, trained, tmp_path, stage, variant, changes, how):
-    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
-    file, yaml = folder / "params.yaml", YAML()
-    params = yaml.load(file)
-    params["data"] |= changes
-    params["final"] = ["train/teacher"]
-    with file.open("w", encoding="utf-8") as stream:
-        yaml.dump(params, stream)
+def test_a_parent_of_other_data_is_refused_by_name(server, little_run, tmp_path, stage, variant, changes, how):
+    data = YAML(typ="safe").load(little_run / "params.yaml")["data"]
+    folder = copy_of(little_run, tmp_path / "project", data=data | changes, final=["train/teacher"])
+    if stage != "test":
+        forget(folder, f"{stage}/{variant}")
     server.finish(folder, "prepare")
     ended = server.run(folder, stage, variant)
     assert ended["code"] == 1
@@ -118,23 +106,24 @@ def test_a_parent_of_other_data_is_refused_by_name(server, trained, tmp_path, st
     assert not (folder / f"metrics/{stage}/{variant}.json").exists()
 
 
-def test_a_parent_of_other_pictures_of_the_same_kind_is_refused(server, trained, tmp_path):
-    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+def test_a_parent_of_other_pictures_of_the_same_kind_is_refused(server, little_run, tmp_path):
+    folder = copy_of(little_run, tmp_path / "project")
     write_idx(folder / "data/own", "train", 600, seed=7)
     server.finish(folder, "prepare")
     assert "other images, or another split" in server.run(folder, "distill", "kd")["output"]
 
 
-def test_the_same_data_prepared_again_are_the_same(server, trained, tmp_path):
-    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+def test_the_same_data_prepared_again_are_the_same(server, little_run, tmp_path):
+    folder = copy_of(little_run, tmp_path / "project")
+    forget(folder, "distill/kd")
     server.finish(folder, "prepare")
     spec = json.loads((folder / "models/train/teacher/seed_0/spec.json").read_text())
     assert spec["data_sha256"] == load_manifest(folder / "data/prepared").data_sha256
     assert "epoch" in server.finish(folder, "distill", "kd")
 
 
-def test_few_steps_and_chance_are_said(server, trained, tmp_path):
-    folder = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+def test_few_steps_and_chance_are_said(server, little_run, tmp_path):
+    folder = copy_of(little_run, tmp_path / "project")
     file, yaml = folder / "params.yaml", YAML()
     params = yaml.load(file)
     params["train"]["teacher"]["epochs"] = 1
@@ -153,8 +142,8 @@ def test_few_steps_and_chance_are_said(server, trained, tmp_path):
     assert "epoch 7/7" in output  # 480 images are 30 batches of 16
 
 
-def test_chance_is_the_largest_class_and_what_its_sample_allows(trained):
-    manifest = load_manifest(trained / "data/prepared")
+def test_chance_is_the_largest_class_and_what_its_sample_allows(little_run):
+    manifest = load_manifest(little_run / "data/prepared")
     assert manifest.counts["val"] == [12] * 10
     assert chance(manifest) == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 120) ** 0.5)
     uneven = manifest.model_copy(update={"counts": manifest.counts | {"val": [30, 10]}})

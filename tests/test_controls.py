@@ -1,21 +1,21 @@
 """Controls: the shapes of chosen pruning rounds, trained from weights drawn afresh."""
 
 import json
-import shutil
 import signal
 
 import pytest
 import torch
-from little import CURVE, forget, make_project, results
+from conftest import score_of
+from little import CURVE, copy_of, forget, results
 from ruamel.yaml import YAML
 from torch import nn
 
 from netpress.base.errors import ConfigError
-from netpress.core.edits import layer_sizes, sequence_edit, widths_edit
+from netpress.core.edits import replace_edit, resize_edit, sizes_of
 from netpress.core.measure import count_params
 from netpress.core.networks import build_edited, build_model
 from netpress.params.items import Prune
-from netpress.prune.channels import importance_of, remove_channels
+from netpress.prune.channels import remove_channels
 from netpress.prune.run import control_rounds
 
 #: Of two rounds.
@@ -23,18 +23,18 @@ ITEM = {"from": "train/teacher"} | CURVE | {"control": True, "control_rounds": [
 
 
 @pytest.fixture(scope="module")
-def whole(server, tmp_path_factory):
+def whole(server, little_run, tmp_path_factory):
     """A project with a pruned teacher, whose first round has a control, and its results."""
-    folder = make_project(tmp_path_factory.mktemp("whole") / "project", prune=ITEM)
-    for stage, args in (("prepare", []), ("train", ["teacher"]), ("prune", ["main"])):
-        server.finish(folder, stage, *args)
+    folder = copy_of(little_run, tmp_path_factory.mktemp("whole") / "project", prune=ITEM)
+    forget(folder, "prune/main")
+    server.finish(folder, "prune", "main")
     return folder, results(folder)
 
 
 @pytest.fixture
 def project(whole, tmp_path):
     """A copy in which nothing is pruned yet."""
-    folder = shutil.copytree(whole[0], tmp_path / "project", symlinks=True)
+    folder = copy_of(whole[0], tmp_path / "project")
     forget(folder, "prune/main")
     return folder
 
@@ -59,12 +59,6 @@ def test_the_chosen_round_alone_has_a_control(whole):
     assert rows[1]["control_val_acc_by_seed"] == [rows[1]["control_val_acc"]]
 
 
-def test_without_numbers_it_is_the_last_round(server, project):
-    change(project, control_rounds=[])
-    server.finish(project, "prune", "main")
-    assert ["control_val_acc" in row for row in rounds_of(project)] == [False, False, True]
-
-
 def test_by_default_it_trains_as_long_as_the_parent_and_the_fine_tuning_up_to_its_round(server, project):
     change(project, control_epochs="auto", control_rounds=[1, 2])
     output = server.finish(project, "prune", "main")  # 4 epochs of the teacher, 2 of each round
@@ -73,13 +67,11 @@ def test_by_default_it_trains_as_long_as_the_parent_and_the_fine_tuning_up_to_it
     assert any("control of round 2" in line and "epoch 8/8" in line for line in controls)
 
 
-def test_epochs_are_counted_along_a_chain(server, project):
+def test_epochs_are_counted_along_a_chain(little_run):
     """Those of a teacher are not the student's; those of what a network starts from are its own."""
-    for stage, variant in (("distill", "kd"), ("factorize", "tucker"), ("prune", "main"), ("quantize", "int8")):
-        server.finish(project, stage, variant)
     epochs = {
-        path.parent.relative_to(project / "models").as_posix(): json.loads(path.read_text())["epochs"]
-        for path in (project / "models").rglob("spec.json")
+        path.parent.relative_to(little_run / "models").as_posix(): json.loads(path.read_text())["epochs"]
+        for path in (little_run / "models").rglob("spec.json")
     }
     assert epochs["distill/kd/seed_0"] == 4
     assert epochs["factorize/tucker/seed_0"] == 4 + 3
@@ -87,14 +79,12 @@ def test_epochs_are_counted_along_a_chain(server, project):
     assert epochs["quantize/int8/seed_0"] == epochs["prune/main/seed_0"] == 4 + 4
 
 
-def test_the_rounds_are_those_of_a_curve_without_controls(server, whole, project):
-    change(project, control=False)
-    server.finish(project, "prune", "main")
-    models = {name for name in whole[1] if name.startswith("models/prune/")}
-    now = results(project)
-    assert models == {name for name in now if name.startswith("models/prune/")}
-    assert all(now[name] == whole[1][name] for name in models)
-    assert not any("control_val_acc" in row for row in rounds_of(project))
+def test_the_rounds_are_those_of_a_curve_without_controls(little_run, whole):
+    without = results(little_run)
+    models = {name for name in without if name.startswith("models/prune/")}
+    assert models == {name for name in whole[1] if name.startswith("models/prune/")}
+    assert all(without[name] == whole[1][name] for name in models)
+    assert not any("control_val_acc" in row for row in rounds_of(little_run))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +108,7 @@ def test_a_round_that_the_curve_does_not_reach_is_refused_before_any_training(se
     change(project, control_rounds=[1, 3])
     ended = server.run(project, "prune", "main")
     assert ended["code"] == 1
-    assert "params.yaml, line 36, column 3: prune.control_rounds = [1, 3]: no round 3, since rate" in ended["output"]
+    assert "params.yaml, line 38, column 3: prune.control_rounds = [1, 3]: no round 3, since rate" in ended["output"]
     assert "name rounds 1 to 2, or write [] for the last" in ended["output"]
     assert "epoch" not in ended["output"]
 
@@ -141,9 +131,9 @@ def pruned(arch, options):
     """A network with fewer channels, and the edit that says so."""
     torch.manual_seed(0)
     network = build_model(arch, 11, 3, **options)
-    sizes = layer_sizes(network)
-    remove_channels(network, torch.zeros(2, 3, 32, 32), 0.4, 1, importance_of("magnitude", {"norm": 2}))
-    return network, widths_edit(sizes, network)
+    sizes = sizes_of(network)
+    remove_channels(network, torch.zeros(2, 3, 32, 32), 0.4, 1, score_of("magnitude", {"norm": 2}))
+    return network, resize_edit(sizes, network)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +145,7 @@ def test_the_controls_network_has_the_shape_and_other_weights_drawn_from_the_see
     torch.manual_seed(1)
     fresh = build_edited(arch, 11, 3, options, [edit])
     assert count_params(fresh) == count_params(network)
-    assert layer_sizes(fresh) == layer_sizes(network)
+    assert sizes_of(fresh) == sizes_of(network)
     for name, value in fresh.state_dict().items():
         if value.ndim > 1:
             assert not torch.equal(value, network.state_dict()[name])
@@ -182,7 +172,7 @@ def test_it_is_initialized_as_its_architecture_does_it_for_the_widths_that_it_ha
 
 def test_a_factorized_networks_chains_are_built_too():
     chain = nn.Sequential(nn.Conv2d(32, 8, 1, bias=False), nn.Conv2d(8, 32, 3, padding=1, bias=False))
-    edit = sequence_edit({"layer1.0.conv1": chain})
+    edit = replace_edit({"layer1.0.conv1": chain})
     fresh = build_edited("resnet18", 11, 3, {"width": 0.5}, [edit])
     assert [tuple(conv.weight.shape) for conv in fresh.get_submodule("layer1.0.conv1")] == [
         (8, 32, 1, 1),

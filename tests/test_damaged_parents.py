@@ -6,17 +6,9 @@ import shutil
 
 import pytest
 import torch
-from little import STAGES, make_project, results, run
+from little import copy_of, forget, results, run
 
 WEIGHTS = "models/train/teacher/seed_0/model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def trained(server, tmp_path_factory):
-    folder = make_project(tmp_path_factory.mktemp("trained") / "project")
-    for stage, args in STAGES[:2]:
-        server.finish(folder, stage, *args)
-    return folder
 
 
 class Hostile:
@@ -37,8 +29,9 @@ def flipped(content):
     [flipped, lambda content: content[:1000], lambda content: b"", lambda content: b"<!DOCTYPE html>", "pickle", None],
     ids=["flipped bit", "truncated", "empty", "html", "pickle", "missing"],
 )
-def test_the_child_refuses_it(server, trained, tmp_path, damage):
-    project = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+def test_the_child_refuses_it(server, little_run, tmp_path, damage):
+    project = copy_of(little_run, tmp_path / "project")
+    forget(project, "distill/kd")
     if damage == "pickle":
         torch.save({"weights": Hostile(tmp_path / "executed")}, project / WEIGHTS)
     elif damage is None:
@@ -59,9 +52,9 @@ def test_the_child_refuses_it(server, trained, tmp_path, damage):
 @pytest.mark.parametrize(  # test_glue_results shows of each that the fingerprint changes
     "other", ["data", *(pytest.param(o, marks=pytest.mark.exhaustive) for o in ("params", "code", "environment"))]
 )
-def test_a_checkpoint_of_something_else_is_never_mixed_in(server, trained, tmp_path, other):
+def test_a_checkpoint_of_something_else_is_never_mixed_in(server, little_run, tmp_path, other):
     """Killed in mid training, changed, run again: the result is that of a run which knew nothing of the first."""
-    project = shutil.copytree(trained, tmp_path / "project", symlinks=True)
+    project = copy_of(little_run, tmp_path / "project")
     shutil.rmtree(project / ".netpress")
     assert server.run(project, "train", "teacher", kill_at="after fit.json")["code"] < 0
     if other == "params":
@@ -90,11 +83,9 @@ def test_a_checkpoint_of_something_else_is_never_mixed_in(server, trained, tmp_p
 
 
 @pytest.mark.e2e
-def test_a_damaged_model_is_mended_by_dvc_repro(tmp_path):
+def test_a_damaged_model_is_mended_by_dvc_repro(little_run, tmp_path):
     """In the workspace; and where DVC's own cache is damaged, by the way that the error names."""
-    project = make_project(tmp_path / "project")
-    done = run(project, "dvc", "repro", "distill@kd")
-    assert done.returncode == 0, done.stdout
+    project = copy_of(little_run, tmp_path / "project")
     whole = results(project)
     (project / WEIGHTS).write_bytes(flipped((project / WEIGHTS).read_bytes()))
     shutil.rmtree(project / ".netpress/runs/distill")

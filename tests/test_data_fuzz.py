@@ -3,12 +3,10 @@
 Every case is drawn from its number. A share runs in the ordinary suite, thousands under the marker `exhaustive`.
 """
 
-import builtins
 import gzip
 import io
 import json
 import os
-import pickle
 import resource
 import socket
 import stat
@@ -16,17 +14,15 @@ import struct
 import tarfile
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from source_samples import cifar_batch, idx, published, settings
+from source_samples import idx, settings
 
 from netpress.base.errors import ArtifactError, ConfigError, DataError
 from netpress.core.dataset import load_split
 from netpress.ingest.prepare import prepare
-from netpress.ingest.sources import _cifar
 
 ORDINARY, ALL = 200, 2000
 SECONDS = 10.0
@@ -171,33 +167,6 @@ def idx_files(rng, project):
             (folder / f"{prefix}-{kind}-ubyte{'.gz' if packed else ''}").write_bytes(content)
 
 
-class Hostile:
-    """Calls something when it is unpickled."""
-
-    def __init__(self, function, *args):
-        self._call = function, args
-
-    def __reduce__(self):
-        return self._call
-
-
-def pickled(rng):
-    """A batch file: damaged, or one that asks for a function."""
-    if rng.random() < 0.3:
-        function = [os.system, os.unlink, builtins.exec, np.zeros, socket.socket][int(rng.integers(0, 5))]
-        argument = [10**12] if function is np.zeros else ["touch owned"]
-        return published(cifar_batch(labels=[Hostile(function, *argument)] * 4))
-    content = published(cifar_batch(count=int(rng.integers(0, 4))))
-    at = int(rng.integers(0, min(len(content), 200)))  # opcodes stand about the pixels, at both ends
-    way = rng.integers(0, 3)
-    if way == 0:
-        return damage(rng, content)
-    if way == 1:
-        return content[:at] + rng.bytes(int(rng.integers(1, 4))) + content[at:]
-    end = len(content) - min(at, len(content) - 1) - 1
-    return content[:end] + rng.bytes(1) + content[end + 1 :]
-
-
 def files_below(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -234,28 +203,11 @@ def run_prepare(seed, project, make, source):
     return accepted
 
 
-def run_pickle(seed, project):
-    rng = np.random.default_rng(seed)
-    path = project / "data_batch_1"
-    path.write_bytes(pickled(rng))
-    try:
-        parts = list(_cifar.pieces([(path, None)], "labels", 10, 32))
-    except DataError as error:
-        assert "data_batch_1" in str(error)
-        accepted = False
-    else:
-        assert all(p.images.shape == (len(p.labels), 32, 32, 3) for p in parts)
-        accepted = True
-    assert [p.name for p in project.iterdir()] == ["data_batch_1"]
-    return accepted
-
-
 CASES = (
     ("pictures", lambda seed, project: run_prepare(seed, project, damaged_pictures, "imagefolder")),
     ("trees", lambda seed, project: run_prepare(seed, project, hostile_tree, "imagefolder")),
     ("archives", lambda seed, project: run_prepare(seed, project, archive_of, "imagefolder")),
     ("idx", lambda seed, project: run_prepare(seed, project, idx_files, "fashion-mnist")),
-    ("pickles", run_pickle),
 )
 
 
@@ -301,10 +253,3 @@ def test_all_cases(tmp_path, monkeypatch, capsys):
         )
     assert sum(map(sum, found.values())) == ALL
     assert peak - before < 2**20, "over 1 GB more"
-
-
-def test_the_hostile_pickles_would_act_if_they_could(tmp_path, monkeypatch):
-    """The cases above mean something only if unpickling them does harm."""
-    monkeypatch.chdir(tmp_path)
-    pickle.loads(pickle.dumps(Hostile(os.system, "touch owned")))
-    assert Path("owned").exists()

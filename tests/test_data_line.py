@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from little import STAGES, make_project
+from little import copy_of
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
@@ -45,15 +45,7 @@ def test_the_line_says_what_the_data_are(tmp_path):
     )
 
 
-def test_facts_of_an_older_prepare_say_nothing_and_mark_nothing(tmp_path):
-    files.write_json(tmp_path / data_line.FACTS, {"classes": 10})
-    tables(tmp_path, f"# All models\n\n{LINE}\n")
-    assert data_line.data_line(tmp_path) == ""
-    assert not data_line.mark_tables(tmp_path)
-    assert tables(tmp_path) == f"# All models\n\n{LINE}\n"
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"manifest_sha256": 3}', json.dumps(FACTS | {"classes": "eleven"})])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"manifest_sha256": 3}', json.dumps(FACTS | {"classes": "eleven"})])
 def test_damaged_facts_name_file_and_remedy(tmp_path, text):
     files.write_text(tmp_path / data_line.FACTS, text)
     with pytest.raises(ArtifactError, match=r"^metrics/data\.json .*run 'dvc repro prepare'"):
@@ -84,10 +76,8 @@ def test_a_mark_names_the_data_prepared_last_and_stands_there_once(tmp_path):
     assert tables(tmp_path) == old
 
 
-def test_stages_name_the_data_and_mark_tables_of_other_data_before_anything_trains(server, tmp_path):
-    project = make_project(tmp_path / "project")
-    for stage, arguments in STAGES:
-        server.finish(project, stage, *arguments)
+def test_stages_name_the_data_and_mark_tables_of_other_data_before_anything_trains(server, little_run, tmp_path):
+    project = copy_of(little_run, tmp_path / "project")
     old = tables(project)
     sha256 = hashlib.sha256((project / "data/prepared/manifest.json").read_bytes()).hexdigest()
     assert json.loads((project / "metrics/data.json").read_text())["manifest_sha256"] == sha256

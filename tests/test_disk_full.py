@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from little import ROOT, STAGES, make_project, results, run
+from little import copy_of, results, run
 from ruamel.yaml import YAML
 
 #: No file may grow beyond this, as on a disk that fills up: the second network's weights do.
@@ -29,10 +29,8 @@ def change(project):
         *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("fit_1.safetensors", "seed.json", "seeds.json")),
     ],
 )
-def test_no_space_wherever_a_file_is_written(server, tmp_path, place):
-    project = make_project(tmp_path / "project")
-    for stage, args in STAGES[:2]:
-        server.finish(project, stage, *args)
+def test_no_space_wherever_a_file_is_written(server, little_run, tmp_path, place):
+    project = copy_of(little_run, tmp_path / "project")
     before = results(project)
     change(project)
     patch = (
@@ -53,10 +51,8 @@ def test_no_space_wherever_a_file_is_written(server, tmp_path, place):
     assert results(project).keys() == before.keys()
 
 
-def test_files_that_cannot_grow(server, tmp_path):
-    project = make_project(tmp_path / "project")
-    for stage, args in STAGES[:2]:
-        server.finish(project, stage, *args)
+def test_files_that_cannot_grow(server, little_run, tmp_path):
+    project = copy_of(little_run, tmp_path / "project")
     before = results(project)
     change(project)
     failed = server.run(project, "train", "teacher", patch=LIMIT)
@@ -95,11 +91,9 @@ def fill(place, leave=0):
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("leave", [0, pytest.param(100_000, marks=pytest.mark.exhaustive)])
-def test_a_disk_that_is_full(small_disk, leave):
-    project = make_project(small_disk / ("long" * 50) / "project")  # DVC's lock outgrows a page of 4,096 bytes
-    shutil.copytree(ROOT / "scripts", project / "scripts")
-    done = run(project, "dvc", "repro", "train@teacher")
-    assert done.returncode == 0, done.stdout
+def test_a_disk_that_is_full(little_run, small_disk, leave):
+    long = "long" * 50  # so that DVC's lock outgrows a page of 4,096 bytes
+    project = copy_of(little_run, small_disk.joinpath(long, long, long, long, long, long))
     before, lock = results(project), (project / "dvc.lock").read_bytes()
     change(project)
     fill(small_disk, leave)
@@ -115,10 +109,11 @@ def test_a_disk_that_is_full(small_disk, leave):
     with pytest.raises(json.JSONDecodeError):
         json.loads((project / ".dvc/tmp/rwlock").read_bytes())
     (small_disk / "filler").unlink()
-    assert run(project, "dvc", "repro", "train@teacher").returncode != 0, "DVC mends its lock now: let doctor be"
+    assert run(project, "dvc", "repro", "train@teacher").returncode != 0, "DVC repairs its lock now: let doctor be"
     told = run(project, "python", "-m", "netpress", "doctor", "--quiet")
     assert (told.returncode, "rm .dvc/tmp/rwlock" in told.stdout) == (1, True)
-    done = run(project, "scripts/repro.sh", "train@teacher")  # as `make repro` does
+    (project / ".dvc/tmp/rwlock").unlink()
+    done = run(project, "dvc", "repro", "train@teacher")
     assert done.returncode == 0, done.stdout
     assert (project / "dvc.lock").read_bytes() != lock
     assert results(project).keys() == before.keys()

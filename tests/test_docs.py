@@ -1,60 +1,91 @@
-"""What docs/methods.md tells to write, written: the method runs as an item of params.yaml."""
+"""What docs/methods.md tells to write, written: every file and entry runs, and the contract tests take the files in."""
 
-import ast
 import re
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 from little import DESIGN, environment, make_project
 from ruamel.yaml import YAML
 
-from netpress.base.errors import ConfigError
-from netpress.params import plugins
-from netpress.params.schema import parse
-
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+#: Path -> content of every file that the page tells to write.
+FILES = {m[1]: m[0] for m in re.finditer(r"# (src/\S+)\n.*?(?=```)", TEXT, re.S)}
+#: (section, its entry) of every entry that the page tells to add.
+ENTRIES = re.findall(r"```yaml\n# params\.yaml, in the section (\w+)\n(.*?)```", TEXT, re.S)
+TESTS = {
+    "distill/losses": "test_distillation.py",
+    "factorize/methods": "test_factorization.py",
+    "prune/scores": "test_pruning_scores.py",
+    "quantize/methods": "test_quantization.py",
+    "models": "test_models.py",
+}
 
 
 @pytest.fixture(scope="module")
-def blocks():
-    """The tutorial's blocks: the method's file, its entry of params.yaml, the line of the contract test."""
-    found = re.findall(r"```(python|yaml)\n(.*?)```", TEXT, re.S)
-    method, entry, options = found[:3]
-    assert [kind for kind, _ in (method, entry, options)] == ["python", "yaml", "python"]
-    return method[1], entry[1], options[1]
-
-
-def test_the_tutorials_method_trains_a_student(blocks, tmp_path):
-    method, entry, _ = blocks
-    items = YAML(typ="safe").load("distill:\n" + entry)["distill"]
-    teacher = DESIGN | {"options": {"width": 2.0}, "epochs": 1, "init": "none", "arch": "compact_cnn"}
-    folder = make_project(
-        tmp_path / "project", train={"resnet18_strong": teacher, "teacher": teacher}, distill=items, final=[]
-    )
+def project(tmp_path_factory):
+    """A little project with those files and entries, and a copy of the tests."""
+    sections = {section: {} for section, _ in ENTRIES}
+    for section, entry in ENTRIES:
+        sections[section] |= YAML(typ="safe").load(f"{section}:\n{entry}")[section]
+    small = DESIGN | {"options": {"width": 1.0}, "epochs": 1, "init": "none"}
+    large = {"arch": "mobile_student", "options": {"width": 2.0}, "epochs": 1}
+    sections["train"] = {"resnet18_strong": small | large, "teacher": small}
+    sections["lowrank"] |= {"compact_groups2": DESIGN | {"epochs": 1}}
+    kd = sections["distill"]["mse_strong"] | {"method": "kd", "method_options": {"temperature": 4.0, "weight": 0.5}}
+    sections["distill"] |= {"kd_strong": kd | {"epochs": 1}}
+    for name in ("mse_strong", "attention_strong"):
+        sections["distill"][name]["epochs"] = 1
+    folder = make_project(tmp_path_factory.mktemp("docs") / "project", **sections, final=[])
     (folder / "src").unlink()
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    place = re.match(r"# (\S+)\n", method)[1]
-    (folder / place).write_text(method, encoding="utf-8")
-    for stage, variant in (("prepare", []), ("train", ["resnet18_strong"]), ("distill", list(items))):
-        command = [sys.executable, f"stages/{stage}.py", *variant]
-        env = environment() | {"PYTHONPATH": str(folder / "src")}
-        done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert done.returncode == 0, done.stdout
-    assert "epoch 7/7" in done.stdout
-    assert (folder / f"metrics/distill/{next(iter(items))}.json").is_file()
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for path, content in FILES.items():
+        assert not (ROOT / path).exists(), f"{path} is in the project already"
+        (folder / path).write_text(content, encoding="utf-8")
+    run(folder, "stages/prepare.py")
+    for stage, variant in (("train", "resnet18_strong"), ("lowrank", "compact_groups2"), ("distill", "kd_strong")):
+        run(folder, f"stages/{stage}.py", variant)
+    return folder
 
 
-def test_the_line_of_the_contract_test_has_the_options_of_every_method(blocks):
-    method, _, line = blocks
-    module = types.ModuleType("logits_mse")
-    exec(method, module.__dict__)
-    options = ast.literal_eval(line.partition("=")[2].strip())
-    assert set(options) == {*plugins.names("distill/losses"), module.__name__}
-    assert parse(module.Options, options[module.__name__], "logits_mse").weight == 0.5
-    with pytest.raises(ConfigError, match=r"logits_mse\.weight = 2: must be .*share of the teacher in the loss"):
-        parse(module.Options, {"weight": 2}, "logits_mse")
+def run(folder, *command):
+    env = environment() | {"PYTHONPATH": str(folder / "src")}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_page_has_a_file_and_an_entry_of_each_kind():
+    folders = {str(Path(path).parent.relative_to("src/netpress")) for path in FILES}
+    assert folders == set(TESTS)
+    assert {section for section, _ in ENTRIES} == {"distill", "factorize", "prune_sweep", "quantize", "lowrank"}
+
+
+@pytest.mark.parametrize(("section", "entry"), ENTRIES, ids=[section for section, _ in ENTRIES])
+def test_every_entry_runs(project, section, entry):
+    name = re.match(r" +(\w+):", entry)[1]
+    stage = "prune" if section == "prune_sweep" else section
+    said = run(project, f"stages/{stage}.py", name)
+    assert f"{section}/{name}  val " in said
+    assert (project / f"metrics/{section}/{name}.json").is_file()
+
+
+def test_the_contract_tests_run_over_every_file_without_a_change_to_them(project):
+    names = [Path(path).stem for path in FILES]
+    tests = [f"tests/{name}" for name in TESTS.values()]
+    said = run(project, "-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", *tests, "-k", " or ".join(names))
+    for path in FILES:
+        test = TESTS[Path(path).parent.relative_to("src/netpress").as_posix()]
+        assert re.search(rf"{test}::test_\w*contract\w*\[.*{Path(path).stem}.*PASSED", said), f"{path}\n{said}"
+
+
+def test_every_file_is_covered_by_the_dependencies_of_its_stage(project):
+    code = "from pathlib import Path; from netpress.verify.quick_graph import code_findings as f; print(f(Path('.')))"
+    assert run(project, "-c", code) == "[]\n"

@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import RECIPE, RUNTIME, striped
+from conftest import RECIPE, RUNTIME, Objective, striped
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netpress.base.errors import ConfigError, TrainingError
 from netpress.core import checkpoint
-from netpress.core.engine import Schedule, cross_entropy, fit, layer_seed, learning_rate, make_optimizer
+from netpress.core.engine import Schedule, fit, layer_seed, learning_rate, make_optimizer
 from netpress.core.measure import autocast, evaluate
 from netpress.core.networks import build_model
 
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step():
         return logits.sum() * (float("nan") if len(calls) == 5 else 0.0)
 
     with pytest.raises(TrainingError, match=r"became nan in epoch 2, step 2; nothing was written.*learning rate"):
-        run(small_network(), epochs=3, objective=objective)
+        run(small_network(), epochs=3, objective=Objective(objective))
 
 
 def test_a_diverging_run_stops():
@@ -154,7 +154,7 @@ def test_clipping_bounds_the_first_step():
 
 
 def test_biases_and_normalization_are_not_decayed():
-    decayed, kept = make_optimizer(small_network(), RECIPE).param_groups
+    decayed, kept = make_optimizer(small_network(), RECIPE, torch.nn.ModuleDict()).param_groups
     assert decayed["weight_decay"] == RECIPE.weight_decay
     assert kept["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"])
@@ -163,7 +163,7 @@ def test_biases_and_normalization_are_not_decayed():
 
 def test_the_body_learns_more_slowly_than_the_head():
     network = small_network()
-    groups = make_optimizer(network, RECIPE.model_copy(update={"body_lr": 0.1})).param_groups
+    groups = make_optimizer(network, RECIPE.model_copy(update={"body_lr": 0.1}), torch.nn.ModuleDict()).param_groups
     factors = {id(p): group["factor"] for group in groups for p in group["params"]}
     head = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
     assert all(factors[id(p)] == (1.0 if p is head.weight or p is head.bias else 0.1) for p in network.parameters())
@@ -182,11 +182,11 @@ def test_the_average_of_the_weights_is_what_is_kept_and_measured():
 
     def objective(batch, logits):
         seen.append(network.state_dict()[key].clone())
-        return cross_entropy(batch, logits)
+        return torch.nn.functional.cross_entropy(logits, batch.targets)
 
     fit(plain, train, val, Schedule(RECIPE, 2, 0), RUNTIME, "test")
     recipe = RECIPE.model_copy(update={"average": decay})
-    history = fit(network, train, val, Schedule(recipe, 2, 0), RUNTIME, "test", objective)
+    history = fit(network, train, val, Schedule(recipe, 2, 0), RUNTIME, "test", Objective(objective))
     _, expected, *later = [*seen, plain.state_dict()[key]]  # before the first step, after it, after each other one
     for weights in later:
         expected = decay * expected + (1 - decay) * weights
@@ -265,11 +265,17 @@ def test_going_on_from_every_epoch_gives_the_same_bits(tmp_path, monkeypatch, op
         calls.append(1)
         if len(calls) in (4, 8, 13):
             raise KilledError
-        return cross_entropy(batch, logits)
+        return torch.nn.functional.cross_entropy(logits, batch.targets)
 
     for _ in range(3):
         with pytest.raises(KilledError):
-            run(small_network(), recipe, 4, objective=objective, checkpoint=checkpoint.Checkpoint(tmp_path / "fit"))
+            run(
+                small_network(),
+                recipe,
+                4,
+                objective=Objective(objective),
+                checkpoint=checkpoint.Checkpoint(tmp_path / "fit"),
+            )
     network = small_network()
     assert run(network, recipe, epochs=4, checkpoint=checkpoint.Checkpoint(tmp_path / "fit")) == history
     assert all(

@@ -10,7 +10,7 @@ from netpress.base.errors import ArtifactError
 from netpress.process import environment
 from netpress.process.environment import Records
 from netpress.report.collect import collect
-from netpress.report.environments import HEADING, note, without_note
+from netpress.report.environments import FILE, note, write_note
 from netpress.report.write import write_report
 
 ONE, OTHER = {"cpu": "A", "torch": "2.15.0"}, {"cpu": "B", "torch": "2.15.0"}
@@ -88,37 +88,27 @@ def everywhere(study, where):
 
 def test_one_environment_or_none_says_nothing(tmp_path, study):
     assert note(study, Records()) == ""
-    write_report(tmp_path, study)
-    before = {path: path.read_bytes() for path in (tmp_path / "metrics").rglob("summary.*")}
     recorded(tmp_path, everywhere(study, ONE))
+    assert write_note(tmp_path, study) == ""
+    assert not (tmp_path / FILE).exists()
+
+
+def test_two_environments_are_told_apart_beside_the_tables_and_not_in_them(tmp_path, study):
+    write_report(tmp_path, study)
+    before = {path: path.read_bytes() for path in (tmp_path / "metrics").rglob("*.*")}
+    large = study.by_id["train/large_cnn"].measured.weights_sha256
+    recorded(tmp_path, everywhere(study, ONE) | {"train/large_cnn": (large, OTHER)})
     write_report(tmp_path, study)
     assert {path: path.read_bytes() for path in before} == before
-
-
-def test_two_environments_are_told_apart_by_what_differs(tmp_path, study):
-    recorded(
-        tmp_path,
-        everywhere(study, ONE) | {"train/large_cnn": (study.by_id["train/large_cnn"].measured.weights_sha256, OTHER)},
-    )
-    write_report(tmp_path, study)
-    text = (tmp_path / "metrics/summary.md").read_text(encoding="utf-8")
-    block = next(part for part in text.split("\n\n") if part.startswith(HEADING))
-    assert block.splitlines()[1:] == [f"- {len(study.models) - 1} models: `cpu: A`", "- 1 model: `cpu: B`"]
-    assert text.index("# All models") < text.index(HEADING) < text.index("| Model ")
+    text = write_note(tmp_path, study)
+    assert (tmp_path / FILE).read_text(encoding="utf-8") == text
+    assert text.splitlines()[1:] == [f"- {len(study.models) - 1} models: `cpu: A`", "- 1 model: `cpu: B`"]
+    recorded(tmp_path, everywhere(study, ONE))
+    write_note(tmp_path, study)
+    assert not (tmp_path / FILE).exists()
 
 
 def test_models_whose_record_is_of_other_weights_count_as_not_recorded(tmp_path, study):
     recorded(tmp_path, everywhere(study, ONE) | {"train/large_cnn": ("0" * 64, ONE)})
     lines = note(study, environment.load(tmp_path)).splitlines()
     assert lines[1:] == [f"- {len(study.models) - 1} models: in one environment", "- 1 model: not recorded"]
-
-
-def test_without_note_gives_the_report_of_one_environment(tmp_path, study):
-    write_report(tmp_path, study)
-    plain = (tmp_path / "metrics/summary.md").read_text(encoding="utf-8")
-    recorded(tmp_path, {"train/large_cnn": (study.by_id["train/large_cnn"].measured.weights_sha256, ONE)})
-    write_report(tmp_path, study)
-    noted = (tmp_path / "metrics/summary.md").read_text(encoding="utf-8")
-    assert noted != plain
-    assert without_note(noted) == plain
-    assert without_note(plain) == plain

@@ -1,17 +1,24 @@
 """Low-rank chains: exact at full rank, smaller below it, rebuilt from their edit."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+from conftest import NO_AUGMENT, striped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from netpress.base.errors import ConfigError
+from netpress.core.batches import training_batches
+from netpress.core.context import Method
 from netpress.core.measure import count_params
 from netpress.core.networks import build_model, rebuild
-from netpress.factorize.methods import tucker2
+from netpress.factorize.methods import svd, tucker2
 from netpress.factorize.run import factorize_network
 from netpress.params import plugins
+from netpress.params.schema import parse
 
 
 @given(
@@ -25,7 +32,7 @@ from netpress.params import plugins
 def test_full_rank_tucker_reproduces_the_layer(inputs, outputs, kernel, stride, bias):
     torch.manual_seed(0)
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=bias)
-    chain = tucker2.factorize(conv, tucker2.Options(rank=1.0, min_channels=1))
+    chain = tucker2.factorize(conv, tucker2.Options(rank=1.0, min_channels=1), iter(()))
     images = torch.randn(2, inputs, 9, 9)
     torch.testing.assert_close(chain(images), conv(images), atol=2e-5, rtol=1e-4)
 
@@ -35,7 +42,7 @@ def test_a_kernel_of_low_rank_is_reproduced_at_that_rank():
     conv = nn.Conv2d(16, 16, 3, padding=1, bias=False)
     core, left, right = torch.randn(4, 4, 3, 3), torch.randn(16, 4), torch.randn(16, 4)
     conv.weight.data = torch.einsum("abhw,oa,ib->oihw", core, left, right)
-    chain = tucker2.factorize(conv, tucker2.Options(rank=0.25, min_channels=1))
+    chain = tucker2.factorize(conv, tucker2.Options(rank=0.25, min_channels=1), iter(()))
     images = torch.randn(2, 16, 8, 8)
     torch.testing.assert_close(chain(images), conv(images), atol=1e-3, rtol=1e-4)
     assert count_params(chain) < count_params(conv)
@@ -52,30 +59,118 @@ def test_a_kernel_of_low_rank_is_reproduced_at_that_rank():
     ids=["pointwise", "depthwise", "grouped", "narrow"],
 )
 def test_layers_that_stay(conv):
-    assert tucker2.factorize(conv, tucker2.Options(rank=0.5, min_channels=8)) is None
+    assert tucker2.factorize(conv, tucker2.Options(rank=0.5, min_channels=8), iter(())) is None
 
 
 def test_a_chain_that_would_not_be_smaller_is_not_made():
-    assert tucker2.factorize(nn.Conv2d(32, 32, 3), tucker2.Options(rank=0.97, min_channels=8)) is None
+    assert tucker2.factorize(nn.Conv2d(32, 32, 3), tucker2.Options(rank=0.97, min_channels=8), iter(())) is None
 
 
-@pytest.mark.parametrize("method", plugins.names("factorize/methods"))
-def test_contract_smaller_close_and_rebuilt_exactly(method):
-    """Every method at its ordinary settings: a smaller network that its edit rebuilds bit by bit."""
+def batches(size=32, channels=3):
+    """Training batches of noise, the same at each call."""
+    split = striped(24, size=size, channels=channels)
+    return training_batches(split, NO_AUGMENT, 0.0, 8, 0, 0)
+
+
+def method(name, **options):
+    module = plugins.load("factorize/methods", name)
+    return Method(name, module, parse(module.Options, module.EXAMPLE | options, name))
+
+
+@pytest.mark.parametrize("name", plugins.names("factorize/methods"))
+def test_contract(name):
+    """Every method at its EXAMPLE: a smaller network that its edit rebuilds bit by bit, and the same every time."""
     torch.manual_seed(0)
-    options = {"tucker2": {"rank": 0.5, "min_channels": 16}}[method]
     network = build_model("large_cnn", 11, 3, width=0.125).eval()
+    twin = copy.deepcopy(network)
     start = count_params(network)
-    edit = factorize_network(network, method, options)
-    assert count_params(network) < 0.7 * start
+    edit = factorize_network(network, method(name), batches)
+    assert count_params(network) < start
+    assert factorize_network(twin, method(name), batches) == edit
     again = rebuild("large_cnn", 11, 3, {"width": 0.125}, [edit], network.state_dict())
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(again(images), network(images))
+        assert torch.equal(twin(images), network(images))
+    assert not any(layer._forward_pre_hooks for layer in network.modules())
 
 
 def test_a_network_without_a_layer_to_factorize_is_refused():
     network = build_model("large_cnn", 11, 3, width=0.0625)
-    expected = r"^method_options\.min_channels = 4096: tucker2 leaves all 14 .* the widest has 64 channels; lower it"
+    expected = r"^method_options\.min_channels = 4096: tucker2 leaves all 16 layers .* the widest has 64 .*; lower it"
     with pytest.raises(ConfigError, match=expected):
-        factorize_network(network, "tucker2", {"rank": 0.5, "min_channels": 4096})
+        factorize_network(network, method("tucker2", min_channels=4096), batches)
+
+
+def rank_of(chain):
+    return len(chain[0].weight)
+
+
+def error(chain, layer, given):
+    with torch.no_grad():
+        return float((chain(given) - layer(given)).square().mean())
+
+
+torch.manual_seed(0)  # of the layers' weights
+LAYERS = [
+    (nn.Linear(24, 16), (64, 24)),
+    (nn.Conv2d(8, 16, 3, padding=1, stride=2, bias=False), (16, 8, 9, 9)),
+    (nn.Conv2d(24, 16, 1), (16, 24, 5, 5)),
+]
+
+
+def correlated(shape, seed=0):
+    """Inputs that lie near a few directions of the channels."""
+    torch.manual_seed(seed)
+    mix = torch.randn(shape[1], 4) @ torch.randn(4, shape[1]) + 0.05 * torch.randn(shape[1], shape[1])
+    return torch.einsum("bi...,ij->bj...", torch.randn(*shape), mix)
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=["linear", "3x3", "pointwise"])
+def test_svd_errs_less_on_its_inputs_than_svd_of_the_weight_alone(layer, shape):
+    given = correlated(shape)
+    options = {"rank": 0.25, "min_channels": 1}
+    aware = svd.factorize(layer, svd.Options(**options, images=len(given)), iter([given]))
+    plain = svd.factorize(layer, svd.Options(**options, images=0), iter(()))
+    assert rank_of(aware) == rank_of(plain) == 4
+    assert error(aware, layer, given) < 0.5 * error(plain, layer, given)
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=["linear", "3x3", "pointwise"])
+def test_svd_of_white_inputs_is_svd_of_the_weight(layer, shape):
+    """The best approximation of that rank in the sense of Eckart, Young and Mirsky."""
+    options = svd.Options(rank=0.25, min_channels=1, images=0)
+    chain = svd.factorize(layer, options, iter(()))
+    weight = layer.weight.detach().flatten(1).numpy().astype(np.float64)
+    left, values, right = np.linalg.svd(weight, full_matrices=False)
+    best = (left[:, :4] * values[:4]) @ right[:4]
+    found = (chain[1].weight.flatten(1) @ chain[0].weight.flatten(1)).detach().numpy()
+    np.testing.assert_allclose(found, best, atol=1e-5)
+
+
+def test_svd_takes_no_more_images_than_it_is_told():
+    layer, seen = nn.Linear(24, 16), []
+
+    def inputs():
+        for k in range(9):
+            seen.append(k)
+            yield correlated((10, 24), k)
+
+    svd.factorize(layer, svd.Options(rank=0.25, min_channels=1, images=25), inputs())
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("layer", "changes"),
+    [
+        (nn.Conv2d(32, 32, 3, groups=2), {}),
+        (nn.Conv2d(32, 32, 3, padding="same"), {}),
+        (nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"), {}),
+        (nn.Conv2d(3, 32, 3), {}),
+        (nn.Linear(32, 32), {"rank": 0.6}),
+    ],
+    ids=["grouped", "same", "reflect", "narrow", "not smaller"],
+)
+def test_layers_that_svd_leaves(layer, changes):
+    options = svd.Options(**({"rank": 0.25, "min_channels": 8, "images": 0} | changes))
+    assert svd.factorize(layer, options, iter(())) is None

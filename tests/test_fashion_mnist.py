@@ -87,11 +87,18 @@ def replace(folder, name, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train-images-idx3-ubyte", b"", "not the IDX file expected"),
+        ("train-images-idx3-ubyte", b"", "is not the IDX file expected"),
         ("train-images-idx3-ubyte", b"<html>not found</html>", "not the IDX file expected"),
-        ("train-images-idx3-ubyte", struct.pack(">4I", 2051, 30, 28, 28) + b"\0" * 99, "has 115 bytes where"),
+        ("train-images-idx3-ubyte", struct.pack(">4I", 2051, 30, 28, 28) + b"\0" * 99, "or not whole"),
+        ("train-images-idx3-ubyte", struct.pack(">4I", 2051, 2**31, 2**12, 2**12) + b"\0" * 99, "or not whole"),
+        ("train-images-idx3-ubyte", struct.pack(">4I", 2051, 30, 0, 28), "or not whole"),
+        ("train-images-idx3-ubyte", struct.pack(">4I", 2051, 1, 28, 28) + b"\0" * 785, "or not whole"),
         ("train-labels-idx1-ubyte", struct.pack(">2I", 2049, 29) + b"\0" * 29, "30 images but 29 labels"),
-        ("train-labels-idx1-ubyte", struct.pack(">2I", 2049, 30) + b"\0" * 29 + b"\x0b", "label 11 of image 29"),
+        (
+            "train-labels-idx1-ubyte",
+            struct.pack(">2I", 2049, 30) + b"\0" * 29 + b"\x0b",
+            "the label 11 for image 29",
+        ),
         ("train-images-idx3-ubyte.gz", gzip.compress(b"\0" * 999)[:-20], "cannot be read"),
         ("train-images-idx3-ubyte.gz", b"<html>not found</html>", "cannot be read"),
         ("SHA256SUMS", b"0" * 64 + b"  train-labels-idx1-ubyte\n", "is not what"),
@@ -139,22 +146,4 @@ def test_a_download_is_read_from_torchvisions_folder(small, tmp_path_factory, mo
 def test_a_list_of_sums_that_is_none_is_named(small, content):
     (small / "SHA256SUMS").write_bytes(content)
     with pytest.raises(DataError, match="SHA256SUMS is not a list of"):
-        fashion_mnist.read(small, FASHION, small)
-
-
-@pytest.mark.parametrize("packing", [bytes, gzip.compress])
-def test_a_header_that_promises_terabytes_is_refused_before_memory_is_asked_for(small, packing):
-    name = "train-images-idx3-ubyte" + (".gz" if packing is gzip.compress else "")
-    replace(small, "train-images-idx3-ubyte", b"")
-    (small / "train-images-idx3-ubyte").unlink()
-    (small / name).write_bytes(packing(struct.pack(">4I", 2051, 2**31, 2**12, 2**12) + b"\0" * 99))
-    with pytest.raises(DataError, match=f"{name} (has 115 bytes where|says that it holds 2147483648x4096x4096 bytes)"):
-        fashion_mnist.read(small, FASHION, small)
-
-
-def test_idx_files_are_not_read_through_links_that_lead_out(small, tmp_path_factory):
-    outside = tmp_path_factory.mktemp("outside") / "labels"
-    (small / "train-labels-idx1-ubyte").rename(outside)
-    (small / "train-labels-idx1-ubyte").symlink_to(outside)
-    with pytest.raises(DataError, match="train-labels-idx1-ubyte leads out of"):
         fashion_mnist.read(small, FASHION, small)

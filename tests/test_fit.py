@@ -6,12 +6,12 @@ import numpy as np
 import own
 import pytest
 import torch
-from conftest import NO_AUGMENT, RECIPE, RUNTIME, striped
+from conftest import NO_AUGMENT, RECIPE, RUNTIME, Objective, striped
 from torch import nn
 
 from netpress.core import engine
 from netpress.core.batches import training_batches
-from netpress.core.engine import Schedule, cross_entropy, fit, make_optimizer
+from netpress.core.engine import Schedule, fit, make_optimizer
 from netpress.core.measure import evaluate
 from netpress.core.networks import build_model
 
@@ -25,17 +25,18 @@ def small_network(seed=0):
     return build_model("compact_cnn", 3, 1, width=0.25)
 
 
-class Seen:
+class Seen(Objective):
     """An objective that notes what it is handed, and the state in which it finds the network."""
 
     def __init__(self, network):
+        super().__init__()
         self.network, self.batches, self.modes, self.losses, self.hits = network, [], [], [], 0
 
     def __call__(self, batch, logits):
         self.batches.append(batch)
         self.modes.append(all(module.training for module in self.network.modules()))
         self.hits += int((logits.argmax(1) == batch.targets.argmax(1)).sum())
-        loss = cross_entropy(batch, logits)
+        loss = nn.functional.cross_entropy(logits, batch.targets)
         self.losses.append(loss.item())
         return loss
 
@@ -180,12 +181,14 @@ def test_each_epochs_validation_is_of_the_averaged_weights_where_weights_are_ave
 
 def test_the_optimizers_are_those_of_the_recipe():
     network = small_network()
-    sgd = make_optimizer(network, RECIPE)
+    sgd = make_optimizer(network, RECIPE, nn.ModuleDict())
     assert type(sgd) is torch.optim.SGD
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in sgd.param_groups)
-    assert not make_optimizer(network, RECIPE.model_copy(update={"momentum": 0.0})).param_groups[0]["nesterov"]
+    assert not make_optimizer(network, RECIPE.model_copy(update={"momentum": 0.0}), nn.ModuleDict()).param_groups[0][
+        "nesterov"
+    ]
     for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
-        made = make_optimizer(network, RECIPE.model_copy(update={"optimizer": name, "momentum": 0.8}))
+        made = make_optimizer(network, RECIPE.model_copy(update={"optimizer": name, "momentum": 0.8}), nn.ModuleDict())
         assert type(made) is kind
         assert {group["betas"] for group in made.param_groups} == {(0.8, 0.999)}
     for optimizer in (sgd, made):

@@ -4,14 +4,17 @@ import numpy as np
 import own
 import pytest
 import torch
+from conftest import score_of
 from little import CURVE
 from standin import LONE, ORDER, SEEDS
 
 from netpress.core.artifacts import read_spec
+from netpress.core.context import Method
 from netpress.core.measure import count_params
 from netpress.core.networks import build_edited, build_model
+from netpress.factorize.methods import tucker2
 from netpress.factorize.run import factorize_network
-from netpress.prune.channels import importance_of, remove_channels
+from netpress.prune.channels import remove_channels
 
 
 def same(one, other):
@@ -23,7 +26,7 @@ def same(one, other):
 
 
 def magnitude():
-    return importance_of(CURVE["method"], CURVE["method_options"])
+    return score_of(CURVE["method"], CURVE["method_options"])
 
 
 def cut(network, example=(2, 1, 28, 28)):
@@ -109,7 +112,9 @@ def test_a_student_is_taught_by_the_teacher_of_its_seed_in_eval_mode(stages):
 def test_a_factorized_network_starts_from_the_parent_of_its_seed(stages):
     for seed, (call,) in stages.of("factorize/tucker").items():
         network = stages.model("train/teacher", seed).network
-        factorize_network(network, "tucker2", {"rank": 0.5, "min_channels": 8})
+        factorize_network(
+            network, Method("tucker2", tucker2, tucker2.Options(rank=0.5, min_channels=8)), lambda: iter(())
+        )
         assert same(call.start, network)
 
 
@@ -139,7 +144,7 @@ def test_a_control_is_the_rounds_shape_with_fresh_weights_of_its_seed(stages):
 def test_a_curve_of_a_factorized_model_keeps_its_chains(stages):
     for seed in SEEDS:
         loaded = stages.model("prune_sweep/tucker", seed)
-        assert [edit["edit"] for edit in loaded.spec.edits] == ["sequence", "widths"]
+        assert [edit["edit"] for edit in loaded.spec.edits] == ["replace", "resize"]
         parent = stages.model("factorize/tucker", seed)
         assert loaded.spec.parent_sha256 == parent.spec.weights_sha256
         assert loaded.spec.params < parent.spec.params

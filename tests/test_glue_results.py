@@ -13,7 +13,7 @@ from torch import nn
 
 from netpress.core import artifacts
 from netpress.core.artifacts import load
-from netpress.core.context import open_bench
+from netpress.core.context import open_context
 
 
 @pytest.mark.parametrize(
@@ -153,17 +153,17 @@ def test_the_test_accuracy_is_of_test_images_by_seed(stages, model_id):
 
 @pytest.mark.parametrize("changed", ["seed", "parent", "data", "recipe", "runtime", "environment", "code", "options"])
 def test_a_fingerprint_changes_with_all_that_a_seed_follows_from(stages, changed):
-    bench = open_bench(stages.folder, "distill", "kd")
+    bench = open_context(stages.folder, "distill", "kd")
     seed, other = SEEDS
-    config, item = bench.config, bench.item
+    config, item, specs = bench.config, bench.item, bench.parents["teacher"]
     update = {
-        "seed": {"parents": {seed: bench.parents[seed], other: bench.parents[seed]}},
-        "parent": {"parents": {seed: bench.parents[other]}},
+        "seed": {"parents": {"teacher": {seed: specs[seed], other: specs[seed]}}},
+        "parent": {"parents": {"teacher": {seed: specs[other]}}},
         "data": {"manifest": bench.manifest.model_copy(update={"sha256": {"train_images.npy": "another"}})},
         "recipe": {"config": config.model_copy(update={"recipe": bench.recipe.model_copy(update={"lr": 0.3})})},
         "runtime": {"config": config.model_copy(update={"runtime": config.runtime.model_copy(update={"threads": 1})})},
         "environment": {"environment": bench.environment | {"torch": "another"}},
-        "code": {"code": bench.code | {"engine.py": "another"}},
+        "code": {"code": bench.code | {"src/netpress/core/engine.py": "another"}},
         "options": {"config": config.model_copy(update={"item": item.model_copy(update={"options": {"width": 0.5}})})},
     }[changed]
     now = dataclasses.replace(bench, **update)
@@ -171,7 +171,7 @@ def test_a_fingerprint_changes_with_all_that_a_seed_follows_from(stages, changed
 
 
 def test_a_fingerprint_does_not_change_with_other_seeds_and_plugins(stages):
-    bench = open_bench(stages.folder, "distill", "kd")
+    bench = open_context(stages.folder, "distill", "kd")
     config = bench.config.model_copy(update={"seeds": [SEEDS[0], 99]})
-    now = dataclasses.replace(bench, config=config, code=bench.code | {"prune/magnitude.py": "another"})
+    now = dataclasses.replace(bench, config=config)
     assert now.fingerprint(SEEDS[0]) == bench.fingerprint(SEEDS[0])

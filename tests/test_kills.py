@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 import pytest
-from little import STAGES, forget, make_project, results, run, start
+from little import copy_of, forget, make_project, results, run, start
 
 SIGKILL = -signal.SIGKILL
 #: Stages that train, with their model ids.
@@ -21,18 +21,15 @@ TRAINING = {
 
 
 @pytest.fixture(scope="module")
-def whole(server, tmp_path_factory):
+def whole(little_run):
     """A project that was run from beginning to end, and its results."""
-    folder = make_project(tmp_path_factory.mktemp("whole") / "project")
-    for stage, args in STAGES:
-        server.finish(folder, stage, *args)
-    return folder, results(folder)
+    return little_run, results(little_run)
 
 
 @pytest.fixture
 def project(whole, tmp_path):
     """A copy of the whole project, at another path."""
-    return shutil.copytree(whole[0], tmp_path / "project")
+    return copy_of(whole[0], tmp_path / "project")
 
 
 @pytest.mark.parametrize("moment", ["moving old", "moving teacher", "half teacher.json", "half environments.json"])

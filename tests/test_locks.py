@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +9,9 @@ import threading
 import time
 
 import pytest
-from little import Server, environment, make_project, results, run, start
+from little import STAGES, Server, copy_of, environment, forget, make_project, results, run, start
 
-SLOW = "import time, netpress.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(2), f(*a))[1]"
+SLOW = "import time, netpress.core.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(3), f(*a))[1]"
 DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 100, "init": "none"}
 
 
@@ -23,10 +22,10 @@ def servers(server):
     second.close()
 
 
-def test_the_second_run_of_a_stage_waits_names_the_first_and_takes_what_it_made(servers, tmp_path):
+def test_the_second_run_of_a_stage_waits_names_the_first_and_takes_what_it_made(servers, little_run, tmp_path):
     first, second = servers
-    project = make_project(tmp_path / "project")
-    first.finish(project, "prepare")
+    project = copy_of(little_run, tmp_path / "project")
+    forget(project, "train/teacher")
     answers = {}
     work = threading.Thread(target=lambda: answers.update(first=first.run(project, "train", "teacher", patch=SLOW)))
     work.start()
@@ -37,19 +36,14 @@ def test_the_second_run_of_a_stage_waits_names_the_first_and_takes_what_it_made(
     assert answers["first"]["code"] == 0
     assert re.search(r"train teacher: process \d+ \(.*stages/train\.py teacher, since .*\) is at work on it", output)
     assert "finished before" in output
-    made = results(project)
-    alone = shutil.copytree(project, tmp_path / "alone", symlinks=True)
-    shutil.rmtree(alone / "models/train")
-    shutil.rmtree(alone / ".netpress")
-    (alone / "metrics/train/teacher.json").unlink()
-    first.finish(alone, "train", "teacher")
-    assert results(alone) == made
+    assert results(project) == results(little_run)
 
 
-def test_stages_of_other_variants_do_not_wait(servers, tmp_path):
+def test_stages_of_other_variants_do_not_wait(servers, little_run, tmp_path):
     first, second = servers
-    project = make_project(tmp_path / "project")
-    first.finish(project, "prepare")
+    project = copy_of(little_run, tmp_path / "project")
+    forget(project, "train/teacher")
+    forget(project, "lowrank/depthwise")
     work = threading.Thread(target=first.run, args=(project, "train", "teacher"), kwargs={"patch": SLOW})
     work.start()
     while not (project / ".netpress/runs/train/teacher/seed_0/steps/fit.json").exists():
@@ -57,13 +51,13 @@ def test_stages_of_other_variants_do_not_wait(servers, tmp_path):
     assert "at work on it" not in second.finish(project, "lowrank", "depthwise")
     assert work.is_alive()
     work.join()
-    assert (project / "models/train/teacher/seeds.json").exists()
+    assert results(project) == results(little_run)
 
 
 def test_a_lock_goes_with_its_owner(tmp_path):
     """Also when the owner has no chance to clean up."""
     script = (
-        "import os, signal, sys; from pathlib import Path; from netpress.base.lock import held\n"
+        "import os, signal, sys; from pathlib import Path; from netpress.process.lock import held\n"
         "with held(Path(sys.argv[1]), 'work'): os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "lock")]
@@ -84,18 +78,20 @@ def wait_for(process, text):
 
 
 @pytest.fixture(scope="module")
-def long_training(tmp_path_factory):
+def long_training(server, little_run, tmp_path_factory):
     """A project whose teacher trains for some ten seconds, and the results of an undisturbed run."""
-    folder = make_project(tmp_path_factory.mktemp("long") / "project", train={"teacher": DESIGN})
-    whole = shutil.copytree(folder, folder.with_name("whole"), symlinks=True)
-    done = run(whole, "dvc", "repro", "train@teacher")
+    folder = copy_of(little_run, tmp_path_factory.mktemp("long") / "project", train={"teacher": DESIGN})
+    whole = copy_of(folder, folder.with_name("whole"))
+    for stage, args in STAGES[:3]:
+        server.finish(whole, stage, *args)
+    done = run(whole, "dvc", "commit", "-q", "-f", "check", "prepare", "train@teacher")
     assert done.returncode == 0, done.stdout
     return folder, results(whole), (whole / "dvc.lock").read_bytes()
 
 
 @pytest.fixture
 def project(long_training, tmp_path):
-    return shutil.copytree(long_training[0], tmp_path / "project", symlinks=True)
+    return copy_of(long_training[0], tmp_path / "project")
 
 
 def assert_quiet(project, long_training):
@@ -168,7 +164,7 @@ def test_everything_is_killed_under_dvc_then_dvc_repro_goes_on(project, long_tra
 def test_a_run_of_a_minute_goes_on_from_its_checkpoint(tmp_path):
     """Under DVC, with checkpoints as rare as they are meant to be."""
     folder = make_project(tmp_path / "project", train={"teacher": DESIGN | {"epochs": 500}})
-    whole = shutil.copytree(folder, tmp_path / "whole", symlinks=True)
+    whole = copy_of(folder, tmp_path / "whole")
     done = run(whole, "dvc", "repro", "train@teacher", timeout=600)
     assert done.returncode == 0, done.stdout
     first = start(folder, "dvc", "repro", "train@teacher")

@@ -6,38 +6,24 @@ import shutil
 import signal
 
 import pytest
-from little import ROOT, SECTIONS, make_project, results, run, start
+from little import ROOT, copy_of, results, run, start
 from ruamel.yaml import YAML
 from source_samples import paint, settings
 
 pytestmark = pytest.mark.e2e
-SHORT = {"epochs": 1}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A project in a repository, run once: a teacher, a student, a pruning curve."""
-    folder = make_project(
-        tmp_path_factory.mktemp("mistakes") / "project",
-        train={"teacher": SECTIONS["train"]["teacher"] | SHORT},
-        distill={"kd": SECTIONS["distill"]["kd"] | SHORT},
-        prune=SECTIONS["prune"] | {"epochs": 2},
-        lowrank={},
-        factorize={},
-        quantize={},
-    )
-    shutil.copytree(ROOT / "profiles", folder / "profiles")
-    (folder / ".dvc/config.local").unlink()  # which says that there is no Git
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    for command in (["git", "init", "-q"], ["dvc", "repro", "-q"], ["git", "add", "-A"], [*git, "commit", "-qm", "a"]):
-        done = run(folder, *command)
-        assert done.returncode == 0, done.stdout
-    return folder
 
 
 @pytest.fixture
-def project(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
+def project(little_run, tmp_path):
+    """A finished project in a repository."""
+    folder = copy_of(little_run, tmp_path / "project")
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    (folder / ".dvc/config.local").unlink()  # which says that there is no Git
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+    for command in ([*git, "init", "-q"], [*git, "add", "-A"], [*git, "commit", "-qm", "a"]):
+        done = run(folder, *command)
+        assert done.returncode == 0, done.stdout
+    return folder
 
 
 def edit(project, key, value):

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from netpress.base.errors import ConfigError
-from netpress.core.edits import layer_sizes
 from netpress.core.measure import count_macs, count_params, weight_bytes
-from netpress.core.networks import build_model, build_on_meta
+from netpress.core.networks import build_model, build_on_meta, require_rebuilt
 from netpress.params import plugins
 
 #: Architecture, options, parameters, bytes of the weights and buffers; 3 channels and 11 classes.
@@ -39,30 +38,36 @@ def test_sizes_lie_where_the_study_has_them():
     assert max(trio) / min(trio) <= 1.03
 
 
-def test_every_architecture_is_counted():
-    assert {arch for arch, *_ in EXACT} == set(plugins.names("models"))
+def example_of(arch):
+    return plugins.load("models", arch).EXAMPLE
 
 
 @pytest.mark.parametrize("arch", plugins.names("models"))
 @pytest.mark.parametrize(("channels", "pixels"), [(1, 28), (3, 28), (3, 64)])
 def test_contract(arch, channels, pixels):
-    """All take 1 or 3 channels, any number of classes, 28 pixels and up, and a width."""
+    """All take 1 or 3 channels, any number of classes, 28 pixels and up, and come back from what their spec says."""
     torch.manual_seed(0)
-    network = build_model(arch, num_classes=7, in_channels=channels, width=0.25).eval()
+    network = build_model(arch, num_classes=7, in_channels=channels, **example_of(arch)).eval()
     logits = network(torch.randn(2, channels, pixels, pixels))
     assert logits.shape == (2, 7)
     assert torch.isfinite(logits).all()
-    assert count_params(network) < 0.2 * count_params(build_on_meta(arch, 7, channels))
+    assert count_params(network) == count_params(build_on_meta(arch, 7, channels, **example_of(arch)))
+    require_rebuilt(network, arch, 7, example_of(arch), [], (channels, pixels, pixels))
 
 
 @pytest.mark.parametrize("arch", plugins.names("models"))
 def test_the_same_seed_gives_the_same_weights(arch):
     def weights():
         torch.manual_seed(3)
-        return build_model(arch, width=0.25).state_dict()
+        return build_model(arch, **example_of(arch)).state_dict()
 
     first, second = weights(), weights()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "mobile_student", "large_cnn", "large_cnn_depthwise", "plain_cnn"])
+def test_width_is_a_factor_of_the_channels(arch):
+    assert count_params(build_on_meta(arch, 7, 3, width=0.25)) < 0.2 * count_params(build_on_meta(arch, 7, 3))
 
 
 def test_resnet18_is_torchvisions():
@@ -85,8 +90,8 @@ def test_stems_of_resnet18_keep_more_of_a_small_image(stem, size):
 
 
 def test_grouped_form_has_two_groups_everywhere_but_in_the_stem():
-    sizes = layer_sizes(build_on_meta("compact_cnn", groups=2))
-    groups = [size[2] for size in sizes.values() if len(size) == 3]
+    network = build_on_meta("compact_cnn", groups=2)
+    groups = [module.groups for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
     assert groups == [1] + [2] * 5
 
 
@@ -104,6 +109,21 @@ def test_macs_of_one_convolution_are_counted_by_hand():
         ("resnet18", {"widht": 1.0}, "resnet18.widht: unknown key, did you mean 'width'"),
         ("resnet18", {"width": 0.0}, "resnet18.width = 0.0: must be a number above 0"),
         ("compact_cnn", {"groups": 3}, "compact_cnn.groups = 3: must be one of 1, 2, depthwise"),
+        ("torchvision", {"name": "resnet51"}, "torchvision has no such classifier, did you mean 'resnet50'?"),
+        ("torchvision", {"name": "resnet18", "weights": "V3"}, "torchvision has none of this name; known: none, IMAGE"),
+        ("torchvision", {"name": "resnet18", "arguments": {"depth": 3}}, "options.arguments = {'depth': 3}: resnet18"),
+        ("timm", {"name": "resnet51x"}, "timm has no such network, did you mean 'resnet51q'?"),
+        ("timm", {"name": "hf-hub:someone/net"}, "timm has no such network"),
+        (
+            "timm",
+            {"name": "test_vit", "arguments": {"checkpoint_path": "w.pt"}},
+            "checkpoint_path is not yours to give",
+        ),
+        (
+            "timm",
+            {"name": "test_vit", "arguments": {"img_size": "a"}},
+            "options.arguments = {'img_size': 'a'}: test_vit",
+        ),
     ],
 )
 def test_bad_options_are_named(arch, options, message):

@@ -2,20 +2,20 @@
 
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from little import DESIGN, make_project
 from torch import nn
 
-from netpress.base.errors import ArtifactError, ConfigError, ParamsError
+from netpress.base.errors import ArtifactError, ParamsError
 from netpress.base.files import sha256_file
 from netpress.core.artifacts import load_model, tensors_as_bytes
-from netpress.core.context import open_bench
+from netpress.core.context import open_context
 from netpress.core.networks import build_model
-from netpress.graph.checks import load_checked
 from netpress.train import pretrained
-from netpress.train.pretrained import WEIGHTS, head_of, load_into, weights_file, with_start
+from netpress.train.pretrained import WEIGHTS, head_of, load_into, read_weights, weights_file, with_start
 
 OPTIONS = {"width": 0.5}
 KEY = "train.x.init"
@@ -69,7 +69,7 @@ def test_the_head_for_other_classes_stays_as_the_seed_drew_it(tmp_path, capsys):
     assert len(head) == 2
     assert same(state, weights, but=head)
     assert all(torch.equal(state[name], drawn[name]) for name in head)
-    assert capsys.readouterr().out.endswith(f"; {' and '.join(sorted(head))} start afresh\n")
+    assert capsys.readouterr().out.endswith(f"; {' and '.join(sorted(head))} start from scratch\n")
 
 
 @pytest.mark.parametrize("part", ["weight", "bias"])
@@ -124,7 +124,9 @@ def test_what_is_missing_left_over_or_misshaped_is_named(tmp_path):
     text = refusal(path, target)
     assert text.startswith(f"{KEY}: the weights of {path} do not fit compact_cnn: ")
     assert f"{conv} is (2, 2), expected {shape}; left over extra.weight (4,)" in text
-    assert "Name a file of this architecture" in text and "set init: none" in text
+    assert text.endswith(
+        ". Name weights of this architecture with the same options and as many input channels, or none"
+    )
     assert same(target.state_dict(), before), "nothing was loaded"
     del weights[conv]
     assert f"missing {conv} {shape}" in refusal(as_safetensors(weights, path))
@@ -139,9 +141,18 @@ def test_only_eight_faults_are_named_and_the_rest_counted(tmp_path):
 
 
 def test_a_stem_for_other_channels_is_refused(tmp_path):
-    text = refusal(as_safetensors(copies(network(channels=3)), tmp_path / "w.safetensors"))
-    assert re.search(r"is \(\d+, 3, 3, 3\), expected \(\d+, 1, 3, 3\)", text)
+    text = refusal(as_safetensors(copies(network(channels=1)), tmp_path / "w.safetensors"), network(channels=3))
+    assert re.search(r"is \(\d+, 1, 3, 3\), expected \(\d+, 3, 3, 3\)", text)
     assert "as many input channels" in text
+
+
+def test_for_grey_images_the_colours_of_the_first_convolution_are_added_up(tmp_path, capsys):
+    weights = copies(network(channels=3, seed=1))
+    first = next(name for name, tensor in weights.items() if tensor.ndim == 4)
+    state = start(network(channels=1, seed=2), as_safetensors(weights, tmp_path / "w.safetensors"))
+    assert same(state, weights, but={first})
+    torch.testing.assert_close(state[first], weights[first].sum(1, keepdim=True))
+    assert f"; {first} adds up three channels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -227,7 +238,7 @@ def test_a_link_is_followed(tmp_path):
     assert weights_file(tmp_path, "w.pt", KEY) == tmp_path / WEIGHTS / "w.pt"
 
 
-# imagenet
+# published weights
 
 
 @pytest.fixture
@@ -260,7 +271,7 @@ def test_torchvision_is_asked_once_and_checks_what_it_fetches(hub, monkeypatch):
     monkeypatch.setattr(pretrained.files, "sha256_file", lambda path: "f37072fd" + "0" * 56)
     calls = fetching(monkeypatch, weights, fetch)
     for _ in range(2):
-        path = pretrained._from_torchvision("resnet18", KEY)
+        path = pretrained._from_torchvision("ResNet18_Weights.IMAGENET1K_V1", "train.x")
     assert path == cache / "resnet18-f37072fd.pth"
     assert calls == [{"progress": False, "check_hash": True, "weights_only": True}]
 
@@ -273,13 +284,11 @@ def test_without_network_the_error_names_the_ways_out(hub, monkeypatch):
 
     fetching(monkeypatch, weights, fetch)
     with pytest.raises(ArtifactError) as caught:
-        pretrained._from_torchvision("resnet18", KEY)
+        pretrained._from_torchvision("ResNet18_Weights.IMAGENET1K_V1", "train.x")
     text = str(caught.value)
-    assert text.startswith(
-        "train.x.init = 'imagenet': https://download.pytorch.org/models/resnet18-f37072fd.pth cannot"
-    )
+    assert text.startswith("train.x.options: https://download.pytorch.org/models/resnet18-f37072fd.pth cannot")
     assert "Temporary failure in name resolution" in text
-    assert f"Put that file into {cache}, or into data/weights and name it in init, or set init: none" in text
+    assert f"Put that file into {cache}, or into data/weights and name it in init, or set weights: none" in text
 
 
 def test_another_file_in_the_cache_is_not_read(hub, monkeypatch):
@@ -289,7 +298,7 @@ def test_another_file_in_the_cache_is_not_read(hub, monkeypatch):
     torch.save(Hostile(cache / "executed"), cache / "resnet18-f37072fd.pth")
     calls = fetching(monkeypatch, weights, dict)
     with pytest.raises(ArtifactError, match=r"resnet18-f37072fd\.pth is not the file that was published.*delete it"):
-        pretrained._from_torchvision("resnet18", KEY)
+        pretrained._from_torchvision("ResNet18_Weights.IMAGENET1K_V1", "train.x")
     assert calls == [] and not (cache / "executed").exists()
 
 
@@ -301,8 +310,57 @@ def test_torchvisions_names_and_shapes_are_ours(tmp_path):
     target = network(11, 3, arch="resnet18", width=1.0)
     load_into(target, path, sha256_file(path), "resnet18", KEY)
     assert same(target.state_dict(), weights, but={"fc.weight", "fc.bias"})
-    with pytest.raises(ArtifactError, match=r"conv1\.weight is \(64, 3, 7, 7\), expected \(64, 1, 7, 7\)"):
-        load_into(network(11, 1, arch="resnet18", width=1.0), path, sha256_file(path), "resnet18", KEY)
+
+
+def test_names_of_torchvisions_densenet_file_are_those_of_its_network(tmp_path):
+    names = {
+        "features.denseblock1.denselayer1.norm.1.weight": "features.denseblock1.denselayer1.norm1.weight",
+        "features.denseblock1.denselayer12.conv.2.weight": "features.denseblock1.denselayer12.conv2.weight",
+        "features.norm0.weight": "features.norm0.weight",
+    }
+    path = as_torch({old: torch.zeros(1) for old in names}, tmp_path / "w.pth")
+    assert set(read_weights(path.read_bytes(), path)) == set(names.values())
+
+
+def test_timms_weights_are_fetched_as_the_training_begins(prepared, monkeypatch, capsys):
+    """Its own network, of other classes and of colours, stands in for the hub."""
+    import timm
+
+    create, asked = timm.create_model, []
+
+    def stand_in(name, pretrained=False, **settings):
+        asked.append(pretrained)
+        torch.manual_seed(7)
+        return create(name, **settings)
+
+    monkeypatch.setattr(timm, "create_model", stand_in)
+    context = open_context(prepared, "train", "teacher")
+    changes = {"arch": "timm", "options": {"name": "test_resnet", "pretrained": True}, "init": "none"}
+    item = context.item.model_copy(update=changes)
+    started = with_start(replace(context, config=context.config.model_copy(update={"item": item})))
+    assert asked == [True] and started.start.init == "timm test_resnet" and len(started.start.sha256) == 64
+    target = build_model("timm", 10, 1, name="test_resnet", pretrained=True)
+    assert asked == [True, False]
+    started.start.load_into(target)
+    torch.manual_seed(7)
+    weights = create("test_resnet").state_dict()
+    assert torch.equal(target.state_dict()["conv1.0.weight"], weights["conv1.0.weight"].sum(1, keepdim=True))
+    assert "starts from timm test_resnet (sha256 " in capsys.readouterr().out
+
+
+def test_what_timm_cannot_fetch_is_one_line(monkeypatch):
+    import timm
+
+    from netpress.models import timm as arch
+
+    def fail(*args, **settings):
+        raise OSError("no route to host\nmore")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(
+        ArtifactError, match=r"timm's weights of test_vit cannot be fetched \(no route to host\); set pre"
+    ):
+        arch.fetch(arch.Options(name="test_vit", pretrained=True))
 
 
 # params.yaml and the stage
@@ -319,20 +377,12 @@ def prepared(server, tmp_path_factory):
     return folder
 
 
-def test_imagenet_for_another_architecture_is_refused_before_any_work(tmp_path):
-    folder = make_project(tmp_path / "project", train={"teacher": DESIGN | {"options": OPTIONS, "init": "imagenet"}})
-    with pytest.raises(
-        ConfigError, match=r"teacher\.init = imagenet: torchvision has weights for resnet18 and not for"
-    ):
-        load_checked(folder / "params.yaml")
-
-
 def test_the_fingerprint_is_that_of_the_files_content(prepared):
     path = prepared / WEIGHTS / "w.pt"
     kept = path.read_bytes()
 
     def fingerprint():
-        return with_start(open_bench(prepared, "train", "teacher")).fingerprint(0)
+        return with_start(open_context(prepared, "train", "teacher")).fingerprint(0)
 
     try:
         first = fingerprint()
@@ -340,14 +390,14 @@ def test_the_fingerprint_is_that_of_the_files_content(prepared):
         assert fingerprint() != first
         path.write_bytes(kept)
         assert fingerprint() == first
-        assert open_bench(prepared, "train", "teacher").fingerprint(0) != first
+        assert open_context(prepared, "train", "teacher").fingerprint(0) != first
     finally:
         path.write_bytes(kept)
 
 
 def test_the_stage_starts_from_the_file_and_says_so_in_the_spec(server, prepared):
     output = server.finish(prepared, "train", "teacher")
-    assert re.search(r"starts from w\.pt \(sha256 [0-9a-f]{8}\); \d+\.bias and \d+\.weight start afresh", output)
+    assert re.search(r"starts from w\.pt \(sha256 [0-9a-f]{8}\); \d+\.bias and \d+\.weight start from scratch", output)
     spec = load_model(prepared / "models/train/teacher")[1]
     assert (spec.init, spec.init_sha256) == ("w.pt", sha256_file(prepared / WEIGHTS / "w.pt"))
     server.finish(prepared, "distill", "kd")
@@ -372,7 +422,7 @@ def test_the_stage_ends_with_one_line_where_the_file_is_missing(server, prepared
 
 
 def test_a_start_from_none_says_nothing(prepared, tmp_path):
-    bench = open_bench(prepared, "train", "teacher")
+    bench = open_context(prepared, "train", "teacher")
     item = bench.item.model_copy(update={"init": "none"})
     bench = type(bench)(**(vars(bench) | {"config": bench.config.model_copy(update={"item": item})}))
     assert with_start(bench) is bench and bench.start is None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import planned
 from ruamel.yaml import YAML
 
 from netpress.__main__ import main
@@ -12,7 +13,7 @@ from netpress.base.errors import ConfigError
 from netpress.core.networks import build_model
 from netpress.params import profiles, reader
 from netpress.params.items import Prune
-from netpress.prune.channels import importance_of, plan_rounds, share_epochs
+from netpress.prune.channels import share_epochs
 from netpress.prune.run import control_rounds
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,9 @@ prune:
   round_to: 1
   method: magnitude
   method_options: {{norm: 2}}
+  schedule: geometric
+  schedule_options: {{}}
+  bn_batches: 0
   recipe: plain
   epochs: 9
   control: false
@@ -290,8 +294,7 @@ def test_every_curve_of_a_profile_has_enough_epochs_for_its_rounds(project, name
     for item in curves.values():
         parent = items[item.parent]
         network = build_model(parent.arch, 10, 3, **parent.options)
-        importance = importance_of(item.method, item.method_options)
-        plan = plan_rounds(network, torch.zeros(2, 3, 32, 32), item.rate, item.until, item.round_to, importance)
+        plan = planned(network, torch.zeros(2, 3, 32, 32), item.rate, item.until, item.round_to)
         assert all(share_epochs(item.epochs, len(plan)))
         assert control_rounds(item, len(plan)) <= set(range(1, len(plan) + 1))
 

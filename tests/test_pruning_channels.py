@@ -5,15 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from conftest import planned, score_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from netpress.base.errors import ConfigError
-from netpress.core.edits import layer_sizes, widths_edit
+from netpress.core.edits import resize_edit, sizes_of
 from netpress.core.measure import count_params
 from netpress.core.networks import build_model, rebuild
-from netpress.prune.channels import importance_of, plan_rounds, remove_channels, share_epochs
+from netpress.prune.channels import remove_channels, share_epochs
 
 NETWORKS = [
     ("resnet18", {"width": 0.25}),
@@ -56,7 +57,7 @@ def silence(network, removed):
 def test_pruned_equals_masked(arch, options, rate):
     full = lively(arch, options)
     pruned = copy.deepcopy(full)
-    removed = remove_channels(pruned, EXAMPLE, rate, 1, importance_of("magnitude", {"norm": 2}))
+    removed = remove_channels(pruned, EXAMPLE, rate, 1, score_of("magnitude", {"norm": 2}))
     assert removed
     assert count_params(pruned) < count_params(full)
     silence(full, removed)
@@ -70,7 +71,7 @@ def test_pruned_equals_masked(arch, options, rate):
 def test_masking_is_not_vacuous():
     full = lively("resnet18", {"width": 0.25})
     pruned = copy.deepcopy(full)
-    remove_channels(pruned, EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 2}))
+    remove_channels(pruned, EXAMPLE, 0.3, 1, score_of("magnitude", {"norm": 2}))
     images = torch.randn(4, 3, 32, 32)
     assert not torch.allclose(pruned(images), full(images), atol=1e-3)
 
@@ -78,10 +79,10 @@ def test_masking_is_not_vacuous():
 @pytest.mark.parametrize(("arch", "options"), NETWORKS)
 def test_rebuilt_from_its_edit_exactly(arch, options):
     network = lively(arch, options)
-    sizes = layer_sizes(network)
+    sizes = sizes_of(network)
     for _ in range(2):
-        remove_channels(network, EXAMPLE, 0.4, 1, importance_of("magnitude", {"norm": 1}))
-    again = rebuild(arch, 11, 3, options, [widths_edit(sizes, network)], network.state_dict())
+        remove_channels(network, EXAMPLE, 0.4, 1, score_of("magnitude", {"norm": 1}))
+    again = rebuild(arch, 11, 3, options, [resize_edit(sizes, network)], network.state_dict())
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(again(images), network(images))
@@ -95,7 +96,7 @@ def test_the_weakest_channels_go():
     first.weight.data[weak] *= 1e-3
     coupled[1].weight.data[weak] *= 1e-3
     coupled[2].weight.data[:, weak] *= 1e-3
-    removed = remove_channels(network, EXAMPLE, 0.25, 1, importance_of("magnitude", {"norm": 2}))
+    removed = remove_channels(network, EXAMPLE, 0.25, 1, score_of("magnitude", {"norm": 2}))
     name = next(n for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
     assert removed[name] == weak
 
@@ -119,7 +120,7 @@ def lowest(score, rate):
 def test_depthwise_weights_count(arch, options, blocks):
     """Of every group: pointwise filters before, their norm, the depthwise filters, their norm, the next inputs."""
     network = lively(arch, options)
-    removed = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 2}))
+    removed = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, score_of("magnitude", {"norm": 2}))
     for k in range(1, blocks + 1):
         before = ["0.0.0", "0.0.1"] if k == 1 else [f"0.{k - 1}.3", f"0.{k - 1}.4"]
         made = sum(weight_norms(network, name, 0) for name in [*before, f"0.{k}.0", f"0.{k}.1"])
@@ -135,7 +136,7 @@ def test_of_grouped_weights_those_count_that_read_the_channel():
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups == 2:
             module.weight.data[: len(module.weight) // 2] *= 3  # so that the groups differ
-    removed = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 2}))
+    removed = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, score_of("magnitude", {"norm": 2}))
     for k in range(5):
         weight = network.get_submodule(f"0.{k + 1}.0").weight.detach().numpy().astype(np.float64) ** 2
         first, second = np.split(weight, 2)  # the filters of a group, (out / 2, in / 2, 3, 3)
@@ -150,7 +151,7 @@ def test_without_groups_the_order_is_torch_prunings(arch):
     import torch_pruning as tp
 
     network = lively(arch, {"width": 0.25})
-    own = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, importance_of("magnitude", {"norm": 1}))
+    own = remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, score_of("magnitude", {"norm": 1}))
     theirs = tp.importance.GroupMagnitudeImportance(p=1, group_reduction="mean")
     assert own == remove_channels(copy.deepcopy(network), EXAMPLE, 0.3, 1, theirs)
 
@@ -158,22 +159,22 @@ def test_without_groups_the_order_is_torch_prunings(arch):
 def test_rate_is_a_share_of_channels_not_of_parameters():
     network = lively("resnet18", {"width": 0.25})
     start = count_params(network)
-    remove_channels(network, EXAMPLE, 0.5, 1, importance_of("magnitude", {"norm": 2}))
-    assert layer_sizes(network)["layer4.1.conv2"] == [64, 64, 1]
+    remove_channels(network, EXAMPLE, 0.5, 1, score_of("magnitude", {"norm": 2}))
+    assert sizes_of(network)["layer4.1.conv2"]["shapes"] == {"weight": [64, 64, 3, 3]}
     assert count_params(network) == pytest.approx(0.25 * start, rel=0.02)
 
 
 def test_counts_are_rounded():
     network = lively("resnet18", {"width": 0.5})
-    remove_channels(network, EXAMPLE, 0.3, 8, importance_of("magnitude", {"norm": 2}))
-    convs = [size for size in layer_sizes(network).values() if len(size) == 3]
-    assert all(outputs % 8 == 0 for _, outputs, _ in convs)
+    remove_channels(network, EXAMPLE, 0.3, 8, score_of("magnitude", {"norm": 2}))
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert all(conv.out_channels % 8 == 0 for conv in convs)
 
 
 def test_plan_ends_below_until_and_leaves_the_network_alone():
     network = lively("resnet18", {"width": 0.25})
     start = count_params(network)
-    left = plan_rounds(network, EXAMPLE, 0.3, 0.05, 1, importance_of("magnitude", {"norm": 2}))
+    left = planned(network, EXAMPLE, 0.3, 0.05, 1)
     assert count_params(network) == start
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.05 * start <= left[-2]
@@ -181,22 +182,22 @@ def test_plan_ends_below_until_and_leaves_the_network_alone():
 
 def test_a_rate_that_removes_nothing_is_refused():
     network = lively("resnet18", {"width": 0.0625})
-    with pytest.raises(ConfigError, match=r"until = .*removes no further channel at 1\.000 of the parameters"):
-        plan_rounds(network, EXAMPLE, 0.01, 0.5, 64, importance_of("magnitude", {"norm": 2}))
+    with pytest.raises(ConfigError, match=r"until: .*removes no further channel at 1\.000 of the parameters"):
+        planned(network, EXAMPLE, 0.01, 0.5, 64)
 
 
 def test_a_goal_out_of_reach_is_refused():
     network = lively("resnet18", {"width": 0.25})
     with pytest.raises(
-        ConfigError, match=r"until = 0\.01: .*removes no further channel at 0\.\d+ of the parameters; raise until"
+        ConfigError, match=r"until: .*removes no further channel at 0\.\d+ of the parameters; raise until"
     ):
-        plan_rounds(network, EXAMPLE, 0.4, 0.01, 8, importance_of("magnitude", {"norm": 2}))
+        planned(network, EXAMPLE, 0.4, 0.01, 8)
 
 
 def test_rounding_is_refused_where_channels_come_in_groups():
     network = lively("compact_cnn", {"groups": 2})
     with pytest.raises(ConfigError, match="round_to = 8: must be 1 for a network with grouped convolutions"):
-        remove_channels(network, EXAMPLE, 0.3, 8, importance_of("magnitude", {"norm": 2}))
+        remove_channels(network, EXAMPLE, 0.3, 8, score_of("magnitude", {"norm": 2}))
 
 
 @given(total=st.integers(1, 300), rounds=st.integers(1, 60))

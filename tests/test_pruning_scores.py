@@ -2,9 +2,16 @@
 
 import pytest
 import torch
+from conftest import NO_AUGMENT, score_of, striped
 from torch import nn
 
-from netpress.prune.channels import importance_of, remove_channels
+from netpress.core.batches import Batch, training_batches
+from netpress.core.measure import count_params
+from netpress.core.networks import build_model
+from netpress.params import plugins
+from netpress.params.schema import parse
+from netpress.prune.channels import remove_channels
+from netpress.prune.scores import taylor
 
 
 class Two(nn.Module):
@@ -29,7 +36,86 @@ def test_the_norm_says_which_channel_is_the_weakest(norm, weakest):
         for channel, values in ((1, torch.full((9,), 0.1)), (2, torch.eye(9)[0] * 0.6)):
             network.first.weight[channel] = values.view(1, 3, 3)
             network.second.weight[:, channel] = values.view(3, 3)
-    removed = remove_channels(network, torch.zeros(2, 1, 9, 9), 0.25, 1, importance_of("magnitude", {"norm": norm}))
+    removed = remove_channels(network, torch.zeros(2, 1, 9, 9), 0.25, 1, score_of("magnitude", {"norm": norm}))
     assert removed["first"] == [weakest]
     assert network.first.out_channels == network.second.in_channels == 3
     assert network.head.out_features == 2
+
+
+NAMES = plugins.names("prune/scores")
+
+
+def batches():
+    return training_batches(striped(48, classes=3), NO_AUGMENT, 0.0, 16, 0, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", [{}, {"groups": 2}, {"groups": "depthwise"}], ids=str)
+def test_contract(name, options):
+    """At its EXAMPLE every score prunes plain, grouped and depthwise networks, twice alike, and leaves no gradient."""
+    removed, networks = [], []
+    for _ in range(2):
+        torch.manual_seed(0)
+        network = build_model("compact_cnn", 3, 1, width=0.5, **options)
+        score = score_of(name, plugins.load("prune/scores", name).EXAMPLE)
+        if hasattr(score, "observe"):
+            score.observe(network, batches())
+        assert all(p.grad is None for p in network.parameters())
+        removed.append(remove_channels(network, torch.zeros(2, 1, 28, 28), 0.3, 1, score))
+        networks.append(network)
+    assert removed[0] == removed[1]
+    assert removed[0]
+    assert networks[0](torch.zeros(2, 1, 28, 28)).shape == (2, 3)
+    assert count_params(networks[0]) < 0.8 * count_params(build_model("compact_cnn", 3, 1, width=0.5, **options))
+
+
+@pytest.mark.parametrize("name", plugins.names("prune/schedules"))
+def test_schedules_give_shares_and_end(name):
+    """At its EXAMPLE every schedule ends, and its rates lie between 0 and 1."""
+    module = plugins.load("prune/schedules", name)
+    options, left = parse(module.Options, module.EXAMPLE, name), 1.0
+    for number in range(1, 101):
+        rate = module.next_rate(number, left, 0.3, 0.05, options)
+        if rate is None:
+            break
+        assert 0 < rate < 1
+        left *= (1 - rate) ** 2
+    assert rate is None
+    assert number > 1
+
+
+def test_the_taylor_score_is_the_square_of_weight_times_gradient():
+    """Of the channels between two convolutions, against gradients taken by hand, batch by batch."""
+    torch.manual_seed(0)
+    network = Two()
+    given = [Batch(torch.randn(8, 1, 9, 9), torch.eye(2)[torch.arange(8) % 2], torch.arange(8), None) for _ in range(3)]
+    expected = torch.zeros(4)
+    for batch in given[:2]:
+        network.zero_grad()
+        nn.functional.cross_entropy(network(batch.images), batch.targets).backward()
+        first, second = network.first.weight, network.second.weight
+        expected += (first * first.grad).sum((1, 2, 3)).square() / 2 + (second * second.grad).sum(
+            (0, 2, 3)
+        ).square() / 2
+    score = taylor.scores(taylor.Options(batches=2))
+    score.observe(network, iter(given))
+    seen = {}
+
+    def noted(group):
+        found = score(group)
+        seen[len(seen)] = found
+        return found
+
+    remove_channels(network, torch.zeros(2, 1, 9, 9), 0.25, 1, noted)
+    assert any(torch.allclose(found, expected.detach(), rtol=1e-4) for found in seen.values())
+
+
+def test_a_channel_that_nothing_reads_has_no_taylor_score():
+    torch.manual_seed(0)
+    network = Two()
+    with torch.no_grad():
+        network.second.weight[:, 2] = 0.0
+    score = taylor.scores(taylor.Options(batches=1))
+    batch = Batch(torch.randn(8, 1, 9, 9), torch.eye(2)[torch.arange(8) % 2], torch.arange(8), None)
+    score.observe(network, iter([batch]))
+    assert remove_channels(network, torch.zeros(2, 1, 9, 9), 0.25, 1, score)["first"] == [2]

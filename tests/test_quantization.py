@@ -16,22 +16,23 @@ from netpress.core.measure import evaluate
 from netpress.core.networks import build_model
 from netpress.params import plugins
 from netpress.params.schema import parse
-from netpress.quantize.methods import weights
-from netpress.quantize.run import MOST_DIFFERENT, calibration_images, fused_difference, initializer_bytes
+from netpress.quantize.methods import _stored, weights
+from netpress.quantize.run import MOST_DIFFERENT, Trained, calibration_images, fused_difference, initializer_bytes
 
 INT8 = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}
-#: Options of every method, the largest size allowed relative to fp32, and the largest integer that a weight becomes.
-METHODS = {
-    "fp16": [({}, 0.56, None)],
-    "int8_static": [(INT8, 0.45, 64), (INT8 | {"reduce_range": False}, 0.45, 127)],
-    "weights": [
-        ({"bits": 8, "block": 0}, 0.30, 127),
-        ({"bits": 8, "block": 32}, 0.33, 127),
-        ({"bits": 4, "block": 0}, 0.18, 7),
-        ({"bits": 4, "block": 32}, 0.21, 7),
-    ],
-}
-CASES = [(name, *case) for name, cases in METHODS.items() for case in cases]
+#: Ways to store weights: options, the largest size allowed relative to fp32, and the largest integer of a weight.
+DAMPED = {"calibration_images": 64, "damping": 0.01}
+CASES = [
+    ("fp16", {}, 0.56, None),
+    ("int8_static", INT8, 0.45, 64),
+    ("int8_static", INT8 | {"reduce_range": False}, 0.45, 127),
+    ("weights", {"bits": 8, "block": 0}, 0.30, 127),
+    ("weights", {"bits": 8, "block": 32}, 0.33, 127),
+    ("weights", {"bits": 4, "block": 0}, 0.18, 7),
+    ("weights", {"bits": 4, "block": 32}, 0.21, 7),
+    ("gptq", {"bits": 8, "block": 0} | DAMPED, 0.30, 127),
+    ("gptq", {"bits": 4, "block": 32} | DAMPED, 0.21, 7),
+]
 ARCHS = [("compact_cnn", {"groups": 2}), ("mobile_student", {"width": 0.5}), ("resnet18", {"width": 0.25})]
 
 
@@ -46,8 +47,24 @@ def trained(request):
     return network, export_onnx(network, 1, 28, 28)
 
 
-def test_every_method_is_tested():
-    assert set(METHODS) == set(plugins.names("quantize/methods"))
+def trained_on(data, images=None):
+    """A model to quantize after training, of which a method sees `images`."""
+    return Trained(None, data, lambda count: images[:count], None, None)
+
+
+@pytest.mark.parametrize("name", plugins.names("quantize/methods"))
+def test_contract(trained, name):
+    """Of every file of the folder, by its own example: smaller, the same again, and no worse on validation."""
+    network, data = trained
+    method = plugins.load("quantize/methods", name)
+    options = parse(method.Options, method.EXAMPLE, name)
+    model = trained_on(data, calibration_images(striped(192), 192, 0))
+    quantized = method.quantize(model, options)
+    assert quantized == method.quantize(model, options)
+    assert initializer_bytes(quantized) < 0.6 * initializer_bytes(data)
+    val = striped(96, seed=1)
+    module = OnnxModule(quantized, threads=RUNTIME.threads)
+    assert evaluate(module, val).accuracy >= evaluate(network, val).accuracy - 0.03
 
 
 def rounding_share(network, images, largest, activations):
@@ -65,7 +82,7 @@ def rounding_share(network, images, largest, activations):
         if largest is None:
             squares.append(2.0**-20 / 12)
         else:
-            levels = largest if rows.shape[1] >= weights.MIN_INPUTS or activations else 127
+            levels = largest if rows.shape[1] >= _stored.MIN_INPUTS or activations else 127
             steps = rows.abs().amax(1) / levels
             squares.append(float((steps**2 / 12 / rows.square().mean(1)).mean()))
         if activations:
@@ -82,14 +99,12 @@ def rounding_share(network, images, largest, activations):
 
 
 @pytest.mark.parametrize(("name", "options", "share", "largest"), CASES, ids=[f"{c[0]}{c[1]}" for c in CASES])
-def test_contract(trained, name, options, share, largest):
+def test_logits_are_off_by_no_more_than_rounding_explains(trained, name, options, share, largest):
     network, data = trained
     method = plugins.load("quantize/methods", name)
     options = parse(method.Options, options, name)
     train, val = striped(192), striped(96, seed=1)
-    images = calibration_images(train, method.calibration_count(options), 0)
-    quantized = method.quantize(data, images, options)
-    assert quantized == method.quantize(data, images, options)
+    quantized = method.quantize(trained_on(data, calibration_images(train, 64, 0)), options)
     assert initializer_bytes(quantized) < share * initializer_bytes(data)
     inputs = val.normalize(val.images)
     # Full-range int8 overflows in the integer kernels of some processors: of it, only what is written can be held to.
@@ -105,7 +120,7 @@ def test_contract(trained, name, options, share, largest):
 
 def int8(data, images, **changes):
     method = plugins.load("quantize/methods", "int8_static")
-    return method.quantize(data, images, parse(method.Options, INT8 | changes, "int8_static"))
+    return method.quantize(trained_on(data, images), parse(method.Options, INT8 | changes, "int8_static"))
 
 
 def stored_weights(data):
@@ -165,7 +180,7 @@ def test_int8_leaves_no_layer_in_fp32(trained, tmp_path):
 
 @pytest.mark.parametrize("options", [{"bits": 8, "block": 0}, {"bits": 4, "block": 32}], ids=str)
 def test_a_model_of_fewer_bits_a_weight_runs_as_its_parent_does(trained, tmp_path, options):
-    data = weights.quantize(trained[1], np.zeros(0), weights.Options(**options))
+    data = weights.quantize(trained_on(trained[1]), weights.Options(**options))
     assert optimized(data, tmp_path / "quantized.onnx") == optimized(trained[1], tmp_path / "parent.onnx")
 
 
@@ -205,14 +220,14 @@ def weights_of(data):
 @pytest.mark.parametrize("block", [0, 32])
 def test_4_bits_are_for_wide_layers_and_8_for_narrow_ones(trained, block):
     _, data = trained
-    _, tensors = weights_of(weights.quantize(data, np.zeros(0), weights.Options(bits=4, block=block)))
+    _, tensors = weights_of(weights.quantize(trained_on(data), weights.Options(bits=4, block=block)))
     seen = set()
     for name, tensor in weights_of(data)[1].items():
         values = onnx.numpy_helper.to_array(tensor)
-        if values.ndim < 2 or values.size < weights.MIN_VALUES:
+        if values.ndim < 2 or values.size < _stored.MIN_VALUES:
             np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensors[name]), values)
             continue
-        bits = 4 if values[0].size >= weights.MIN_INPUTS else 8
+        bits = 4 if values[0].size >= _stored.MIN_INPUTS else 8
         stored = tensors[f"{name}_int{bits}"]
         assert name not in tensors
         assert stored.data_type == (onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8)
@@ -236,7 +251,7 @@ def test_weights_are_dequantized_to_the_nearest_multiples_of_their_scales(kind, 
     images = np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float32)
     data = one_layer(kind, rows)
     width = min(block, 27) or 27
-    grid, scales = weights.round_to_grid(rows, bits, width)
+    grid, scales, _ = _stored.round_to_grid(rows, bits, width)
     for k, part in enumerate(np.split(rows, range(width, 27, width), axis=1)):
         largest = np.abs(part).max(1)
         np.testing.assert_allclose(
@@ -245,7 +260,7 @@ def test_weights_are_dequantized_to_the_nearest_multiples_of_their_scales(kind, 
     nearest = (grid * scales).reshape(17, -1)[:, :27]
     assert np.abs(nearest - rows).max() <= scales.max() / 2 + 1e-6
     assert np.abs(grid).max() == 2 ** (bits - 1) - 1
-    quantized = weights.quantize(data, np.zeros(0), weights.Options(bits=bits, block=block))
+    quantized = weights.quantize(trained_on(data), weights.Options(bits=bits, block=block))
     logits = OnnxModule(quantized, threads=1)(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(logits, images.reshape(4, -1) @ nearest.T, rtol=1e-4, atol=1e-4)
 
@@ -270,7 +285,7 @@ def one_layer(kind, rows):
 @pytest.mark.parametrize("count", [6, 7])
 def test_4_bit_integers_lie_two_to_a_byte_as_onnx_reads_them(count):
     integers = np.array([-7, 7, 0, -1, 3, -4, 5], np.int8)[:count]
-    data = weights.packed(integers)
+    data = _stored.packed(integers)
     assert len(data) == (count + 1) // 2
     tensor = onnx.helper.make_tensor("t", onnx.TensorProto.INT4, [count], data, raw=True)
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor).astype(np.int8), integers)
@@ -285,7 +300,7 @@ def test_other_bits_and_blocks_are_refused(key, value, says):
 def test_fp16_rounds_weights_and_nothing_else(trained):
     network, data = trained
     method = plugins.load("quantize/methods", "fp16")
-    module = OnnxModule(method.quantize(data, np.zeros((0, 1, 28, 28), np.float32), method.Options()), threads=1)
+    module = OnnxModule(method.quantize(trained_on(data), method.Options()), threads=1)
     val = striped(48, seed=2)
     inputs = val.normalize(val.images)
     with torch.inference_mode():

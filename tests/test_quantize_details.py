@@ -5,11 +5,12 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from test_quantization import one_layer
+from test_quantization import one_layer, trained_on
 
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
-from netpress.quantize.methods import fp16, int8_static, weights
+from netpress.quantize.methods import fp16, int8_static
+from netpress.quantize.methods._stored import round_to_grid
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def input_scale(data):
 
 def quantized(data, images, calibration):
     options = int8_static.Options(calibration_images=len(images), calibration=calibration, reduce_range=False)
-    return int8_static.quantize(data, images, options)
+    return int8_static.quantize(trained_on(data, images), options)
 
 
 def test_minmax_spans_all_calibration_images_to_the_last(network):
@@ -52,7 +53,7 @@ def test_percentiles_cut_what_is_rare(network):
 def test_fp16_holds_what_is_too_large_at_its_largest_value():
     rows = np.zeros((17, 27), np.float32)
     rows[0, 0], rows[1, 0], rows[2, 0] = 1e6, -1e6, 0.5
-    data = fp16.quantize(one_layer("Gemm transposed", rows), np.zeros(0), fp16.Options())
+    data = fp16.quantize(trained_on(one_layer("Gemm transposed", rows)), fp16.Options())
     images = np.zeros((1, 3, 3, 3), np.float32)
     images[0, 0, 0, 0] = 1.0
     logits = OnnxModule(data, threads=1)(torch.from_numpy(images)).numpy()[0]
@@ -64,7 +65,7 @@ def test_fp16_holds_what_is_too_large_at_its_largest_value():
 def test_every_weight_becomes_the_nearest_multiple_of_its_own_scale(bits, block):
     rows = np.random.default_rng(0).normal(size=(17, 27)) * np.logspace(-3, 3, 17)[:, None]
     rows = rows.astype(np.float32)
-    integers, scales = weights.round_to_grid(rows, bits, block)
+    integers, scales, _ = round_to_grid(rows, bits, block)
     blocks = np.pad(rows, ((0, 0), (0, -27 % block))).reshape(17, -1, block)
     assert integers.shape == blocks.shape
     assert (np.abs(integers * scales.astype(np.float64) - blocks) <= scales * (0.5 + 1e-5)).all()

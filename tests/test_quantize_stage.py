@@ -1,6 +1,8 @@
 """The stage quantize: what it calibrates on, what it measures, what it says of files that run otherwise elsewhere."""
 
+import dataclasses
 import json
+import re
 
 import numpy as np
 import onnx
@@ -8,27 +10,28 @@ import onnxruntime
 import pytest
 import torch
 from conftest import striped
-from little import forget, make_project
+from little import copy_of, forget
 
-from netpress.core.context import open_bench
+from netpress.base.errors import ParamsError
+from netpress.core.context import open_context
 from netpress.params import plugins
 from netpress.quantize import run as quantization
 from netpress.quantize.run import COMPARED, MOST_DIFFERENT, calibration_images, quantize_model, warning
 
 CALIBRATED = 48
 OPTIONS = {"calibration_images": CALIBRATED, "calibration": "minmax", "reduce_range": True}
+UNTUNED = {"recipe": "finetune", "epochs": 0}
 
 
 @pytest.fixture(scope="module")
-def trained(server, tmp_path_factory):
+def trained(little_run, tmp_path_factory):
     """A little project whose teacher is trained, with two ways to quantize it."""
     items = {
-        "int8": {"from": "train/teacher", "method": "int8_static", "method_options": OPTIONS},
-        "w4": {"from": "train/teacher", "method": "weights", "method_options": {"bits": 4, "block": 0}},
+        "int8": {"from": "train/teacher", "method": "int8_static", "method_options": OPTIONS} | UNTUNED,
+        "w4": {"from": "train/teacher", "method": "weights", "method_options": {"bits": 4, "block": 0}} | UNTUNED,
     }
-    folder = make_project(tmp_path_factory.mktemp("quantize") / "project", quantize=items)
-    for stage, args in [("prepare", []), ("train", ["teacher"])]:
-        server.finish(folder, stage, *args)
+    folder = copy_of(little_run, tmp_path_factory.mktemp("quantize") / "project", quantize=items)
+    forget(folder, "quantize/int8")
     return folder
 
 
@@ -36,7 +39,7 @@ def quantized(folder, name):
     """Run the stage in this process, from nothing; returns its metrics."""
     if (folder / "models/quantize" / name).exists():
         forget(folder, f"quantize/{name}")
-    quantize_model(open_bench(folder, "quantize", name))
+    quantize_model(open_context(folder, "quantize", name))
     return json.loads((folder / f"metrics/quantize/{name}.json").read_text(encoding="utf-8"))
 
 
@@ -67,9 +70,9 @@ def test_calibration_and_comparison_see_training_images_and_no_others(trained, m
     method, seen = plugins.load("quantize/methods", "int8_static"), {}
     quantize, compare = method.quantize, quantization.fused_difference
 
-    def calibrating(data, images, options):
-        seen["calibration"] = images
-        return quantize(data, images, options)
+    def calibrating(model, options):
+        seen["calibration"] = model.images(options.calibration_images)
+        return quantize(model, options)
 
     def comparing(fused, written, images):
         seen["comparison"] = images
@@ -176,3 +179,48 @@ def test_calibration_images_are_drawn_from_the_seed():
     np.testing.assert_array_equal(first, calibration_images(split, 10, 0))
     assert not np.array_equal(first, calibration_images(split, 10, 1))
     assert len(calibration_images(split, 1000, 0)) == 100
+
+
+def tuning(model, options):
+    """A method that fine-tunes."""
+    model.finetune(model.network)
+    return model.export(model.network)
+
+
+def with_epochs(trained, epochs):
+    """The variant w4, its epochs changed."""
+    context = open_context(trained, "quantize", "w4")
+    item = context.item.model_copy(update={"epochs": epochs})
+    return dataclasses.replace(context, config=context.config.model_copy(update={"item": item}))
+
+
+def test_a_method_may_fine_tune_under_the_items_recipe(trained, monkeypatch):
+    method = plugins.load("quantize/methods", "weights")
+    monkeypatch.setattr(method, "quantize", tuning)
+    if (trained / "models/quantize/w4").exists():
+        forget(trained, "quantize/w4")
+    quantize_model(with_epochs(trained, 2))
+    metrics = json.loads((trained / "metrics/quantize/w4.json").read_text(encoding="utf-8"))
+    assert metrics["epochs"] == 2
+    before, after = (
+        onnx.load(trained / f"models/{name}/seed_0/model.onnx").graph.initializer
+        for name in ("train/teacher", "quantize/w4")
+    )
+    assert [list(t.dims) for t in before] == [list(t.dims) for t in after]
+    assert any(a.raw_data != b.raw_data for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "method", "says"),
+    [
+        (3, None, "quantize.w4.epochs = 3: weights does no fine-tuning; set epochs: 0"),
+        (0, tuning, "quantize.w4.epochs = 0: weights fine-tunes the network; set 1 or more"),
+    ],
+)
+def test_epochs_that_do_not_suit_the_method_are_refused(trained, monkeypatch, epochs, method, says):
+    if method:
+        monkeypatch.setattr(plugins.load("quantize/methods", "weights"), "quantize", method)
+    if (trained / "models/quantize/w4").exists():
+        forget(trained, "quantize/w4")
+    with pytest.raises(ParamsError, match=re.escape(says)):
+        quantize_model(with_epochs(trained, epochs))

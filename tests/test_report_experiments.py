@@ -23,11 +23,16 @@ EXPERIMENT = Experiment.model_validate(
 EVIDENCE = ("train_acc", "val_ece", "val_acc_by_class", "teacher_agreement")
 
 
+#: What `prepare` says of the data, beside the names of the classes.
+FACTS = {"source": "x", "classes": 2, "resolution": 28, "channels": 1, "train_images": 9, "val_images": 9}
+FACTS |= {"manifest_sha256": "0" * 64}
+
+
 @pytest.fixture
 def project(tmp_path):
     params = sample_params(experiments={"kd": EXPERIMENT})
     made = write_metrics(tmp_path, params, seeds=3)
-    files.write_json(tmp_path / "metrics/data.json", {"class_names": ["Bread", "Soup"]})
+    files.write_json(tmp_path / "metrics/data.json", FACTS | {"class_names": ["Bread", "Soup"]})
     return tmp_path, params, made
 
 
@@ -53,7 +58,7 @@ def test_rows_without_published_figures_stand_against_the_first(tmp_path):
     rows = [row.model_copy(update={"val_acc": None, "size": ""}) for row in EXPERIMENT.rows]
     params = sample_params(experiments={"kd": EXPERIMENT.model_copy(update={"rows": rows})})
     write_metrics(tmp_path, params)
-    files.write_json(tmp_path / "metrics/data.json", {"class_names": ["Bread", "Soup"]})
+    files.write_json(tmp_path / "metrics/data.json", FACTS | {"class_names": ["Bread", "Soup"]})
     lines = report(tmp_path, params).splitlines()
     table = lines[lines.index("## Distillation as the study has it") + 2 :]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[:5]]
@@ -113,7 +118,7 @@ def test_a_student_is_held_against_the_network_that_was_trained_as_it_was(projec
 @pytest.mark.parametrize("known", [{}, {"class_names": ["Bread"]}, {"class_names": ["Bread", "Soup", "Rice"]}])
 def test_classes_are_named_only_where_every_class_has_a_name(project, known):
     root, params, _ = project
-    files.write_json(root / "metrics/data.json", known)
+    files.write_json(root / "metrics/data.json", FACTS | known)
     text = report(root, params)
     assert "on 93.00 % of the validation images; distill/kd_strong names" in text
     assert "gains most" not in text

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-import torch_pruning as tp
+from conftest import planned, rates
 from little import SECTIONS, make_project
 
 from netpress.base.errors import ConfigError
@@ -12,7 +12,6 @@ from netpress.core.measure import count_params
 from netpress.core.networks import build_model
 from netpress.graph.checks import load_checked
 from netpress.graph.rounds import estimated_rounds
-from netpress.prune.channels import importance_of, plan_rounds
 
 ARCHS = [
     ("resnet18", {"width": 0.25, "stem": "pooled"}),
@@ -23,7 +22,6 @@ ARCHS = [
     ("compact_cnn", {"width": 0.5}),
     ("compact_cnn", {"width": 0.5, "groups": "depthwise"}),
 ]
-MAGNITUDE = importance_of("magnitude", {"norm": 2})
 EXAMPLE = torch.zeros(2, 3, 28, 28)
 
 
@@ -31,13 +29,13 @@ EXAMPLE = torch.zeros(2, 3, 28, 28)
 def test_the_count_is_that_of_the_real_plan(arch, options):
     network = build_model(arch, 11, 3, **options)
     for rate, until, round_to in ((0.15, 0.3, 1), (0.3, 0.1, 1), (0.6, 0.15, 1), (0.3, 0.4, 4)):
-        planned = plan_rounds(network, EXAMPLE, rate, until, round_to, MAGNITUDE)
-        assert estimated_rounds(arch, json.dumps(options), (11, 3), rate, until, round_to) == len(planned)
+        left = planned(network, EXAMPLE, rate, until, round_to)
+        assert estimated_rounds(arch, json.dumps(options), (11, 3), rates(rate, until), round_to) == len(left)
 
 
 def test_fewer_classes_never_take_more_rounds():
     for rate, until in ((0.15, 0.3), (0.3, 0.1), (0.6, 0.05)):
-        counts = [estimated_rounds("mobile_student", "{}", (k, 3), rate, until, 1) for k in (2, 11, 1000)]
+        counts = [estimated_rounds("mobile_student", "{}", (k, 3), rates(rate, until), 1) for k in (2, 11, 1000)]
         assert counts == sorted(counts)
 
 
@@ -56,15 +54,11 @@ def test_too_few_epochs_are_named_before_any_training_and_just_enough_are_not(tm
 
 
 def test_a_goal_out_of_reach_is_named_before_any_training(tmp_path):
-    assert ": prune.until = 0.0001: rate 0.4 with round_to 1 removes no further" in refused(tmp_path / "p", until=1e-4)
+    assert ": prune.until: rate 0.4 with round_to 1 removes no further" in refused(tmp_path / "p", until=1e-4)
 
 
 def test_groups_of_one_channel_end_in_words():
-    """Where torch-pruning's own score ends in an IndexError; ours goes on to where nothing is left to remove."""
     network = build_model("compact_cnn", 11, 3, width=0.5, groups=2)
-    theirs = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean")
+    assert planned(network, EXAMPLE, 0.15, 0.05, 1)[-1] < 0.05 * count_params(network)
     with pytest.raises(ConfigError, match="removes no further channel"):
-        plan_rounds(network, EXAMPLE, 0.15, 0.05, 1, theirs)
-    assert plan_rounds(network, EXAMPLE, 0.15, 0.05, 1, MAGNITUDE)[-1] < 0.05 * count_params(network)
-    with pytest.raises(ConfigError, match="removes no further channel"):
-        plan_rounds(network, EXAMPLE, 0.15, 0.001, 1, MAGNITUDE)
+        planned(network, EXAMPLE, 0.15, 0.001, 1)

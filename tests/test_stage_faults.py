@@ -3,16 +3,14 @@
 import json
 
 import pytest
-from little import SECTIONS, make_project
+from little import SECTIONS, copy_of
 from ruamel.yaml import YAML
 
 
 @pytest.fixture(scope="module")
-def trained(server, tmp_path_factory):
-    folder = make_project(tmp_path_factory.mktemp("faults") / "project")
-    server.finish(folder, "prepare")
-    server.finish(folder, "train", "teacher")
-    return folder
+def trained(little_run, tmp_path_factory):
+    """A copy whose params.yaml each test changes and puts back."""
+    return copy_of(little_run, tmp_path_factory.mktemp("faults") / "project")
 
 
 def changed(project, change):
@@ -41,11 +39,11 @@ def place_of(text, key):
 FAULTS = [
     ("train", "teacher", "train.teacher.options.width", "wide", "must be a number"),
     ("train", "teacher", "train.teacher.arch", "compact_cn", "unknown architecture 'compact_cn', did you mean"),
-    ("train", "teacher", "train.teacher.init", "imagenet", "torchvision has weights for resnet18"),
+    ("train", "teacher", "train.teacher.init", "resnet.pt", "no file data/weights/resnet.pt"),
     ("distill", "kd", "distill.kd.method_options.temperature", -1.0, "must be a number above 0"),
     ("distill", "kd", "distill.kd.teacher", "train/nobody", "no model 'train/nobody'"),
     ("factorize", "tucker", "factorize.tucker.method_options.rank", 1.5, "must be a number above 0"),
-    ("factorize", "tucker", "factorize.tucker.method_options.min_channels", 4096, "leaves all 6 convolutions"),
+    ("factorize", "tucker", "factorize.tucker.method_options.min_channels", 4096, "leaves all 7 layers"),
     ("prune", "main", "prune.method_options.norm", 3, "must be one of 1, 2"),
     (
         "prune",

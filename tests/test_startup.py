@@ -76,22 +76,21 @@ def test_help_and_version_load_nothing_heavy():
 
 def test_tables_are_made_without_torch():
     assert (
-        loaded("import netpress.report.write, netpress.report.collect, netpress.reader, netpress.verify.quick") == set()
+        loaded("import netpress.report.write, netpress.report.collect, netpress.params.reader, netpress.verify.quick")
+        == set()
     )
 
 
 def test_checking_params_loads_torch_alone():
     """Counting networks must not draw their weights: on meta tensors that loads a compiler."""
-    code = (
-        "from pathlib import Path\nfrom netpress.graph import load_checked\nload_checked(Path('profiles/default.yaml'))"
-    )
+    code = "import pathlib, netpress.graph.checks as c; c.load_checked(pathlib.Path('profiles/default.yaml'))"
     assert loaded(code) == {"torch"}
 
 
 def test_building_a_network_to_count_it_changes_no_random_state():
     code = """
 import torch
-from netpress.models import build_model, build_on_meta
+from netpress.core.networks import build_model, build_on_meta
 torch.manual_seed(0)
 build_on_meta("resnet18", width=0.125)
 drawn = build_model("resnet18", width=0.125).fc.weight

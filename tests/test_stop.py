@@ -22,8 +22,9 @@ def project(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("after", [0.6, 1.5, 6.0])
+@pytest.mark.parametrize(
+    ("after", "number"), [(0.6, signal.SIGTERM), (0.6, signal.SIGINT), (1.5, signal.SIGINT), (6.0, signal.SIGTERM)]
+)
 def test_the_end_comes_at_once_with_one_line(project, after, number):
     before = results(project)
     stage = start(project, "python", "stages/train.py", "teacher")

@@ -1,9 +1,15 @@
 """Finished seeds and steps are used again only when all that they follow from is the same, and they are intact."""
 
+from pathlib import Path
+
 import pytest
 
 from netpress.base import files
 from netpress.core import resume as store
+from netpress.params import reader
+from netpress.params.families import code_of
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -115,25 +121,34 @@ def test_a_seed_that_was_killed_at_its_very_start_is_made_without_a_word(tmp_pat
     assert capsys.readouterr().out == ""
 
 
-def test_code_is_that_of_the_stage_and_of_the_plugins_that_a_variant_uses(tmp_path, monkeypatch):
-    package = tmp_path / "netpress"
-    for name in ("store.py", "engine.py", "cli/use.py", "distill/kd.py", "distill/other.py", "models/_blocks.py"):
-        files.write_text(package / name, "")
-    monkeypatch.setattr(store, "__file__", str(package / "store.py"))
-    script = tmp_path / "distill.py"
-    script.write_text("")
+def test_code_is_that_of_the_files_and_folders_named(tmp_path):
+    for name in (
+        "stages/distill.py",
+        "src/netpress/core/engine.py",
+        "src/netpress/cli/use.py",
+        "src/kd.py",
+        "src/other.py",
+    ):
+        files.write_text(tmp_path / name, "")
 
     def now():
-        return store.of_members(store.code_hashes(script), {"distill/kd.py"})
+        return store.code_hashes(tmp_path, ["stages/distill.py", "src/netpress/core", "src/kd.py"])
 
     base = now()
-    assert base.keys() == {"stages/distill.py", "store.py", "engine.py", "distill/kd.py", "models/_blocks.py"}
-    for unrelated in ("cli/use.py", "distill/other.py"):
-        files.write_text(package / unrelated, "# edited")
+    assert base.keys() == {"stages/distill.py", "src/netpress/core/engine.py", "src/kd.py"}
+    for unrelated in ("src/netpress/cli/use.py", "src/other.py"):
+        files.write_text(tmp_path / unrelated, "# edited")
         assert base == now()
-    for used in ("engine.py", "distill/kd.py", "models/_blocks.py"):
-        files.write_text(package / used, "# edited")
+    for used in base:
+        files.write_text(tmp_path / used, "# edited")
         assert base != now()
-        files.write_text(package / used, "")
-    script.write_text("# edited")
-    assert base != now()
+        files.write_text(tmp_path / used, "")
+
+
+def test_an_edit_of_one_family_leaves_the_seeds_of_another(tmp_path):
+    """What each section's seeds follow from: pruning's code is no part of train's."""
+    items = reader.load(ROOT / "profiles/default.yaml").items()
+    code = {name.split("/")[0]: code_of(name.split("/")[0], item) for name, item in items.items()}
+    for section, files_of in code.items():
+        assert ("src/netpress/prune/run.py" in files_of) == section.startswith("prune"), section
+        assert ("src/netpress/core" in files_of) and "src/netpress/params" not in files_of, section

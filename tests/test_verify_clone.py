@@ -14,7 +14,6 @@ import pytest
 from netpress.__main__ import main
 from netpress.base.errors import NetpressError
 from netpress.process.commands import environ
-from netpress.verify import rerun
 from netpress.verify.clone import clean_clone
 
 ROOT = Path(__file__).parent.parent
@@ -193,7 +192,7 @@ def test_code_that_gives_other_bytes_is_named_as_the_first_divergence(project, m
 RECORDING = """
 import os
 from pathlib import Path
-from netpress import environment
+from netpress.process import environment
 environment.record(Path(), "data", "1", {"cpu": os.environ["CPU"], "torch": "2"})
 """
 
@@ -237,6 +236,10 @@ def test_a_stage_that_fails_is_drifted_with_its_last_line_and_ends_what_follows(
     out = capsys.readouterr().out
     assert "prepare: error: no more numbers" in out
     assert "aggregate: was not run, since a stage before it failed" in out
+    (project / "make.py").write_text("import os\nos._exit(3)\n")
+    commit(project)
+    assert run(project, monkeypatch) == 1
+    assert "prepare: ERROR: failed to reproduce 'prepare'" in capsys.readouterr().out
 
 
 def test_one_stage_runs_with_its_ancestors_alone(project, monkeypatch, capsys):
@@ -288,10 +291,3 @@ def still_running(folder):
         except psutil.Error:
             continue
     return here
-
-
-def test_the_last_line_of_a_stage_is_its_own():
-    lines = ["epoch 1", "error: loss is not finite", "Traceback", "", "WARNING: failed to run: x", "ERROR: failed"]
-    assert rerun._error(lines) == "error: loss is not finite"
-    assert rerun._error(["a", "boom", "WARNING: x"]) == "boom"
-    assert rerun._error(["", "> python x"]) == "failed without a word"

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpress.report.environments import HEADING
 from netpress.verify import plan
 from netpress.verify.dvc_lock import Entry
 from netpress.verify.outcome import (
@@ -174,16 +173,6 @@ def test_outputs_that_come_or_go_have_drifted():
 def test_tables_follow_the_models(models, expected):
     found = outputs({"plots__accuracy_size.png": "1"}, {"plots__accuracy_size.png": "2"}, models=models)
     assert found["plots/accuracy_size.png"].verdict == expected
-
-
-def test_a_note_on_environments_alone_is_within_tolerance():
-    plain = b"# All models\n\nWords.\n\n| a |\n"
-    noted = plain.replace(b"| a |", f"{HEADING} (x):\n- 1 model: y\n\n| a |".encode())
-    names = {"metrics/summary.md"}
-    for old, new, verdict in [(noted, plain, CLOSE), (noted, plain.replace(b"a", b"b"), DRIFTED)]:
-        lock, again = {"metrics__summary.md": md5(old)}, {"metrics__summary.md": md5(new)}
-        found = outputs(lock, again, dict.fromkeys(names, old), dict.fromkeys(names, new))
-        assert found["metrics/summary.md"].verdict == verdict
 
 
 def test_a_stage_is_as_good_as_its_worst_output_and_fails_with_its_error():
