@@ -45,7 +45,7 @@ verify: setup ## run the committed results again and compare (ARGS=--quick compa
 audit: setup ## report known vulnerabilities of the pinned requirements
 	@scripts/audit.sh
 
-lock: setup ## compile requirements*.in anew (UPGRADE=--upgrade takes newer versions)
+lock: setup ## compile requirements*.in again (UPGRADE=--upgrade takes newer versions)
 	@$(UV_COMPILE) -o requirements.txt requirements.in
 	@$(UV_COMPILE) -o requirements-timm.txt requirements-timm.in
 	@$(UV_COMPILE) -o requirements-dev.txt requirements-dev.in

@@ -28,7 +28,7 @@ from netpress.core.batches import DeviceSplit
 from netpress.core.checkpoint import Checkpoint, History
 from netpress.core.engine import Schedule, fit, make_optimizer
 from netpress.core.networks import build_model
-from netpress.params.items import Augment, Recipe, Runtime
+from netpress.params.recipes import Augment, Recipe, Runtime
 
 RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
 RECIPE = Recipe(

@@ -81,7 +81,7 @@ def files_of(bench: Context) -> list[bytes]:
 
 def show_errors(bench: Context, name: str, reduce_range: bool, count: int) -> None:
     """Print one line of the first table."""
-    val = bench.split("val")
+    val = bench.val
     images, labels = val.normalize(val.images[:count]), val.labels[:count]
     data = made(bench, reduce_range=reduce_range)
     modules = OnnxModule(parent_file(bench), 1), OnnxModule(data, 1), OnnxModule(data, 1, fused=False)

@@ -15,9 +15,9 @@ from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, find_root
 from netpress.core.artifacts import ONNX, seed_folder
 from netpress.core.batches import device_split
-from netpress.core.context import set_up
 from netpress.core.dataset import load_manifest
 from netpress.core.export import OnnxModule, without_metadata
+from netpress.core.runtime import set_up
 from netpress.params import reader
 from netpress.quantize.methods import gptq, weights
 from netpress.quantize.run import Trained, calibration_images

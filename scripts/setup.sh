@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make or mend .venv: everything of requirements*.txt plus this package. Does nothing when it is up to date.
+# Make or fix .venv: everything of requirements*.txt plus this package. Does nothing when it is up to date.
 # PYTHON=... chooses the interpreter. An interrupted run leaves no stamp, so the next one starts over.
 set -eu
 unset PYTHONHOME VIRTUAL_ENV CDPATH
@@ -26,8 +26,8 @@ fail() {
 
 version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
-# Is $1 Python 3.11 to 3.($2 - 1)?
-suits() { "$1" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, $2))" 2>/dev/null; }
+# Is $1 Python 3.11.4 to 3.($2 - 1)?
+suits() { "$1" -c "import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, $2))" 2>/dev/null; }
 
 find_python() {
     for below in 15 99; do # the pinned packages have wheels for 3.11 to 3.14: later ones only if there is no other

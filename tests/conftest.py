@@ -18,7 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from netpress.core.batches import DeviceSplit
 from netpress.params import plugins
-from netpress.params.items import Augment, Recipe, Runtime
+from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import parse
 from netpress.prune.channels import plan_rounds
 
@@ -110,7 +110,7 @@ def striped(count, classes=3, size=28, channels=1, seed=0, **changes):
 
 @pytest.fixture(scope="session")
 def server():
-    """Runs stage scripts without starting Python and importing torch anew each time."""
+    """Runs stage scripts without starting Python and importing torch again each time."""
     server = Server()
     yield server
     server.close()

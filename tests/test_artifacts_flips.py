@@ -160,7 +160,7 @@ def test_nothing_of_a_pickle_is_executed(tmp_path, written, pickled):
 def test_a_damaged_checkpoint_is_left_aside(tmp_path, monkeypatch, capsys, name, place, bit):
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     network, _ = made()
-    optimizer = make_optimizer(network, RECIPE, torch.nn.ModuleDict())
+    optimizer = make_optimizer(network, RECIPE, torch.nn.ModuleDict(), "3")
     history = [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.05}]
     checkpoint.Checkpoint(tmp_path / "fit").save_if_due(network, optimizer, history)
     assert checkpoint.Checkpoint(tmp_path / "fit").load(network, optimizer) == history
@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_left_aside(tmp_path, monkeypatch, capsys, name,
     assert checkpoint.Checkpoint(tmp_path / "fit").load(network, optimizer) == []
     told = capsys.readouterr().err
     assert name in told
-    assert told.endswith("training starts anew\n")
+    assert told.endswith("training starts from the beginning\n")
 
 
 @pytest.mark.parametrize("name", ["models/model", "steps/part.json"])

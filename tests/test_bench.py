@@ -14,10 +14,12 @@ from ruamel.yaml import YAML
 
 from netpress.base.errors import ConfigError
 from netpress.core.batches import batches_per_epoch, enough_epochs, sized
-from netpress.core.context import environment_of, fitted, set_up
 from netpress.core.dataset import load_manifest
+from netpress.core.fitting import fitted
+from netpress.core.runtime import environment_of, set_up
 from netpress.core.seeds import chance
-from netpress.params.items import Prune, Recipe, Train, VariantConfig
+from netpress.params.items import Prune, Train, VariantConfig
+from netpress.params.recipes import Recipe
 from netpress.params.schema import AUTO, parse
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from netpress.base.errors import ParamsError
 from netpress.core.artifacts import read_spec, tensors_as_bytes
-from netpress.core.context import check_feeding
 from netpress.core.dataset import load_manifest
+from netpress.core.fitting import check_feeding
 from netpress.core.networks import build_model, renormalize
 from netpress.params.items import Train
 from netpress.params.schema import parse

@@ -1,4 +1,4 @@
-"""Controls: the shapes of chosen pruning rounds, trained from weights drawn afresh."""
+"""Controls: the shapes of chosen pruning rounds, trained from weights drawn from the seed."""
 
 import json
 import signal

@@ -106,7 +106,7 @@ def test_a_damaged_model_is_mended_by_dvc_repro(little_run, tmp_path):
     shutil.rmtree(project / ".netpress/runs/distill")
     refused = run(project, "dvc", "repro", "--force", "--single-item", "distill@kd")
     assert refused.returncode != 0
-    assert "with --force if that does not mend it" in refused.stdout
+    assert "with --force if that does not help" in refused.stdout
     done = run(project, "dvc", "repro", "--force", "distill@kd")
     assert done.returncode == 0, done.stdout
     assert "train/teacher seed 0: finished before" in done.stdout

@@ -154,7 +154,7 @@ def test_clipping_bounds_the_first_step():
 
 
 def test_biases_and_normalization_are_not_decayed():
-    decayed, kept = make_optimizer(small_network(), RECIPE, torch.nn.ModuleDict()).param_groups
+    decayed, kept = make_optimizer(small_network(), RECIPE, torch.nn.ModuleDict(), "3").param_groups
     assert decayed["weight_decay"] == RECIPE.weight_decay
     assert kept["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"])
@@ -163,7 +163,9 @@ def test_biases_and_normalization_are_not_decayed():
 
 def test_the_body_learns_more_slowly_than_the_head():
     network = small_network()
-    groups = make_optimizer(network, RECIPE.model_copy(update={"body_lr": 0.1}), torch.nn.ModuleDict()).param_groups
+    groups = make_optimizer(
+        network, RECIPE.model_copy(update={"body_lr": 0.1}), torch.nn.ModuleDict(), "3"
+    ).param_groups
     factors = {id(p): group["factor"] for group in groups for p in group["params"]}
     head = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
     assert all(factors[id(p)] == (1.0 if p is head.weight or p is head.bias else 0.1) for p in network.parameters())

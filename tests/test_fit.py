@@ -181,14 +181,16 @@ def test_each_epochs_validation_is_of_the_averaged_weights_where_weights_are_ave
 
 def test_the_optimizers_are_those_of_the_recipe():
     network = small_network()
-    sgd = make_optimizer(network, RECIPE, nn.ModuleDict())
+    sgd = make_optimizer(network, RECIPE, nn.ModuleDict(), "3")
     assert type(sgd) is torch.optim.SGD
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in sgd.param_groups)
-    assert not make_optimizer(network, RECIPE.model_copy(update={"momentum": 0.0}), nn.ModuleDict()).param_groups[0][
-        "nesterov"
-    ]
+    assert not make_optimizer(network, RECIPE.model_copy(update={"momentum": 0.0}), nn.ModuleDict(), "3").param_groups[
+        0
+    ]["nesterov"]
     for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
-        made = make_optimizer(network, RECIPE.model_copy(update={"optimizer": name, "momentum": 0.8}), nn.ModuleDict())
+        made = make_optimizer(
+            network, RECIPE.model_copy(update={"optimizer": name, "momentum": 0.8}), nn.ModuleDict(), "3"
+        )
         assert type(made) is kind
         assert {group["betas"] for group in made.param_groups} == {(0.8, 0.999)}
     for optimizer in (sgd, made):

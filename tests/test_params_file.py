@@ -1,4 +1,4 @@
-"""How params.yaml is read: which forms are refused, with what place and what mend."""
+"""How params.yaml is read: which forms are refused, with what place and what remedy."""
 
 import re
 import time
@@ -203,7 +203,7 @@ def test_too_many_entries_are_refused(path):
 def test_a_long_list_of_faults_is_cut(path):
     path.write_text("".join(f"k{i}: 1\n" for i in range(300)), encoding="utf-8")
     said = fault(path).splitlines()
-    assert len(said) == 101 and said[-1] == "params.yaml: and more faults; mend the first 100 and check again"
+    assert len(said) == 101 and said[-1] == "params.yaml: and more faults; fix the first 100 and check again"
 
 
 def test_reading_the_default_profile_is_fast(path):

@@ -15,7 +15,7 @@ from netpress.core.artifacts import load_model, tensors_as_bytes
 from netpress.core.context import open_context
 from netpress.core.networks import build_model
 from netpress.train import pretrained
-from netpress.train.pretrained import WEIGHTS, head_of, load_into, read_weights, weights_file, with_start
+from netpress.train.pretrained import WEIGHTS, load_into, read_weights, weights_file, with_start
 
 OPTIONS = {"width": 0.5}
 KEY = "train.x.init"
@@ -30,8 +30,13 @@ def copies(net):
     return {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
 
+#: The parameters of the layer that makes the logits of a compact_cnn.
+HEAD = {"3.weight", "3.bias"}
+
+
 def start(target, path):
-    load_into(target, path, sha256_file(path), "compact_cnn", KEY)
+    classes = target[3].out_features
+    load_into(target, path, sha256_file(path), "compact_cnn", KEY, classes)
     return target.state_dict()
 
 
@@ -64,22 +69,21 @@ def test_weights_that_fit_are_taken_whole(tmp_path, capsys):
 
 def test_the_head_for_other_classes_stays_as_the_seed_drew_it(tmp_path, capsys):
     weights, fresh = copies(network(classes=7, seed=1)), network(seed=2)
-    head, drawn = head_of(fresh), copies(fresh)
+    drawn = copies(fresh)
     state = start(fresh, as_safetensors(weights, tmp_path / "w.safetensors"))
-    assert len(head) == 2
-    assert same(state, weights, but=head)
-    assert all(torch.equal(state[name], drawn[name]) for name in head)
-    assert capsys.readouterr().out.endswith(f"; {' and '.join(sorted(head))} start from scratch\n")
+    assert same(state, weights, but=HEAD)
+    assert all(torch.equal(state[name], drawn[name]) for name in HEAD)
+    assert capsys.readouterr().out.endswith(f"; {' and '.join(sorted(HEAD))} start from scratch\n")
 
 
 @pytest.mark.parametrize("part", ["weight", "bias"])
 def test_half_a_head_is_no_head(tmp_path, part):
     fresh = network(seed=2)
-    weights, drawn, head = copies(network(seed=1)), copies(fresh), head_of(fresh)
-    weights.pop(next(name for name in head if name.endswith(part)))
+    weights, drawn = copies(network(seed=1)), copies(fresh)
+    weights.pop(next(name for name in HEAD if name.endswith(part)))
     state = start(fresh, as_safetensors(weights, tmp_path / "w.safetensors"))
-    assert same(state, weights, but=head)
-    assert all(torch.equal(state[name], drawn[name]) for name in head)
+    assert same(state, weights, but=HEAD)
+    assert all(torch.equal(state[name], drawn[name]) for name in HEAD)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -218,7 +222,7 @@ def test_a_file_that_was_changed_since_the_stage_began_is_refused(tmp_path):
     sha256 = sha256_file(path)
     as_safetensors(copies(network(seed=3)), path)
     with pytest.raises(ArtifactError, match="it was changed meanwhile: run this stage again"):
-        load_into(network(), path, sha256, "compact_cnn", KEY)
+        load_into(network(), path, sha256, "compact_cnn", KEY, 3)
 
 
 def test_a_missing_file_is_named_with_those_that_are_there(tmp_path):
@@ -308,7 +312,7 @@ def test_torchvisions_names_and_shapes_are_ours(tmp_path):
     weights = resnet18(weights=None).state_dict()
     path = as_torch(weights, tmp_path / "w.pth")
     target = network(11, 3, arch="resnet18", width=1.0)
-    load_into(target, path, sha256_file(path), "resnet18", KEY)
+    load_into(target, path, sha256_file(path), "resnet18", KEY, 11)
     assert same(target.state_dict(), weights, but={"fc.weight", "fc.bias"})
 
 

@@ -92,7 +92,7 @@ def test_controls_and_quantization_have_their_own_sentences(project):
     write(root, "quantize/student_int8", made["quantize/student_int8"] | {"val_ece": 0.05})
     found = observations(study_in(root, params), ["prune/main", "quantize/student_int8"], [])
     assert found[0].startswith("prune/main: round 2 (")
-    assert "% pruned and 80.00 % trained afresh" in found[0]
+    assert "% pruned and 80.00 % trained from scratch" in found[0]
     assert found[1] == (
         "quantize/student_int8: -0.10 points against its parent, calibration error 2.10 % before and 5.00 % after."
     )

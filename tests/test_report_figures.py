@@ -59,7 +59,7 @@ def test_controls_are_drawn_unfilled_and_within_the_axes(study: Study) -> None:
     def draw(figure: object) -> None:
         pruning_figure._draw([curve], figure)  # type: ignore[arg-type]
         axes = figure.axes[0]  # type: ignore[attr-defined]
-        lines = [line for line in axes.lines if line.get_label() == "main: same shapes trained afresh"]
+        lines = [line for line in axes.lines if line.get_label() == "main: same shapes trained from scratch"]
         assert [line.get_markerfacecolor() for line in lines] == ["white"]
         assert lines[0].get_xydata().tolist() == [[last.params, 50.0]]
         assert axes.get_ylim()[0] < 50

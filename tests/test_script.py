@@ -32,7 +32,7 @@ def test_exit_codes_and_messages(capsys):
 
 def test_a_full_disk_and_a_full_gpu_are_no_bugs(capsys):
     assert guarded(raising(OSError(28, "No space left on device", "x.npy"))) == 1
-    assert "No space left on device: 'x.npy'; mend it" in capsys.readouterr().err
+    assert "No space left on device: 'x.npy'; fix it" in capsys.readouterr().err
     for lack in (
         torch.OutOfMemoryError(),
         MemoryError(),

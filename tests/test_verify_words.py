@@ -70,8 +70,8 @@ def test_json_holds_every_output_and_can_be_written():
 
 
 def test_findings_name_place_fault_and_remedy():
-    finding = Finding("error", "params.yaml", "is wrong", "mend it")
-    assert findings_text([finding]) == "error: params.yaml: is wrong\n    mend it\nverify --quick: 1 found"
+    finding = Finding("error", "params.yaml", "is wrong", "fix it")
+    assert findings_text([finding]) == "error: params.yaml: is wrong\n    fix it\nverify --quick: 1 found"
     assert "nothing found" in findings_text([])
     assert findings_json([])["verdict"] == "passed"
     assert findings_json([finding])["findings"][0]["where"] == "params.yaml"

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each message says what is wrong, where, and how to fix it."""
+"""Errors that a user can fix: each message says what is wrong, where, and how to fix it."""
 
 from collections.abc import Sequence
 

@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "free some space" if full else "mend it"
+        remedy = "free some space" if full else "fix it"
         raise ArtifactError(f"cannot write {path}: {error.strerror or error}; {remedy} and run again") from None
 
 

@@ -56,10 +56,6 @@ class ModelId(str):
         """Folder of the model, with one `seed_<k>/` below it for each seed."""
         return root / "models" / self
 
-    def metrics(self, root: Path) -> Path:
-        """Validation metrics of the model."""
-        return root / "metrics" / f"{self}.json"
-
 
 def variants(section: str, content: object) -> list[str]:
     """Return the variants of a section whose content is not validated."""

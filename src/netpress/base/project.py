@@ -26,11 +26,6 @@ def find_root(start: Path | None = None) -> Path:
     raise NetpressError(f"no dvc.yaml in {start} or above it: run this inside a netpress project")
 
 
-def model_folder(root: Path, model_id: str) -> Path:
-    """Folder of the model `<stage>/<variant>`, with one `seed_<k>/` below it for each seed."""
-    return root / "models" / model_id
-
-
-def metrics_file(root: Path, model_id: str) -> Path:
-    """Validation metrics of the model `<stage>/<variant>`."""
-    return root / "metrics" / f"{model_id}.json"
+def metrics_file(root: Path, result: str) -> Path:
+    """Metrics of a result: of a model on validation, `<section>/<variant>`, or on test, `test/<model id>`."""
+    return root / "metrics" / f"{result}.json"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from netpress.base import files
 from netpress.base.errors import ConfigError, DataError
-from netpress.base.project import PREPARED, find_root, model_folder
+from netpress.base.model_id import ModelId
+from netpress.base.project import PREPARED, find_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out.exists() and not args.force:
         raise ConfigError(f"{args.out} exists; name another file, or add --force to overwrite it")
     root = find_root()
-    loaded = artifacts.load(model_folder(root, args.model))
+    loaded = artifacts.load(ModelId(args.model).folder(root))
     pieces = _pictures(args.images, loaded.spec) if args.images else _unlabelled(root, loaded.spec)
     labels: dict[str, int] = {}
     for ids, images in pieces:
@@ -120,4 +121,4 @@ def _pictures(place: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarra
                 yield [Path(name).stem for name in piece.names], piece.images
         progress.close()
         if bad:
-            raise DataError(f"{bad_words(bad, len(bad), len(names))}. Mend or remove them")
+            raise DataError(f"{bad_words(bad, len(bad), len(names))}. Fix or remove them")

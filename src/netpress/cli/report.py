@@ -2,7 +2,7 @@
 
 `dvc repro` does so at its end, once all models of params.yaml are there. This leaves out those that are not up to date
 in the eyes of DVC, and what claims and experiments say of them. It writes the same files, which the next `dvc repro`
-writes anew.
+writes again.
 """
 
 import argparse

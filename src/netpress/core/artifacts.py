@@ -252,4 +252,4 @@ def write_metrics(root: Path, result: str, metrics: dict[str, Any]) -> None:
 
 def _remedy(folder: Path) -> str:
     # DVC restores what its cache holds, also where that is damaged (treeverse/dvc #5978): then only force helps.
-    return f"run 'dvc repro' to make {folder.as_posix()} anew, with --force if that does not mend it"
+    return f"run 'dvc repro' to make {folder.as_posix()} again, with --force if that does not help"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from netpress.base.project import PREPARED
 from netpress.core.dataset import Manifest, load_split
-from netpress.params.items import Augment, Recipe, Runtime
+from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import AUTO
 
 #: Names of the independent streams of random numbers; 4 is that of layers.

@@ -21,7 +21,7 @@ History = list[dict[str, Any]]
 SHARE = 0.01
 #: What the first one is reckoned to cost, before one was measured: seconds, and bytes a second.
 COST, SPEED = 0.2, 200e6
-REMEDY = "training starts anew"
+REMEDY = "training starts from the beginning"
 
 
 class Checkpoint:

@@ -1,7 +1,6 @@
-"""A variant's stage at its beginning: config, data on the device, parents, and all that its results follow from."""
+"""Everything that one variant's stage works with: config, data on the device, parents, what its results follow from."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,21 +11,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from netpress.base.errors import ArtifactError, ConfigError, ParamsError
+from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import sha256_bytes
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED
 from netpress.core import artifacts
 from netpress.core.artifacts import Loaded, Spec
-from netpress.core.batches import Batch, DeviceSplit, device_split, enough_epochs, sized, training_batches
+from netpress.core.batches import Batch, DeviceSplit, device_split, training_batches
 from netpress.core.dataset import Manifest, load_manifest
 from netpress.core.engine import History, Objective, Schedule, fit
+from netpress.core.fitting import check_feeding, fed, fitted, require_same_data
 from netpress.core.resume import Workspace, code_hashes
+from netpress.core.runtime import environment_of, set_up
 from netpress.params import plugins, reader
 from netpress.params.families import code_of
-from netpress.params.items import RECIPE_KEYS, Recipe, Runtime, VariantConfig, parents_of
-from netpress.params.schema import AUTO, parse
-from netpress.process import environment
+from netpress.params.items import VariantConfig, parents_of
+from netpress.params.recipes import Recipe
+from netpress.params.schema import parse
 from netpress.process.environment import Environment
 
 
@@ -98,10 +99,6 @@ class Context:
         if self.config.control_recipe is None:
             raise ConfigError(f"{self.model_id} names no control_recipe")
         return self.config.control_recipe
-
-    def split(self, name: str) -> DeviceSplit:
-        """Return the split `train` or `val` on the device; it is read once."""
-        return self.train if name == "train" else self.val
 
     @cached_property
     def train(self) -> DeviceSplit:
@@ -209,103 +206,5 @@ def open_context(root: Path, section: str, variant: str) -> Context:
     return Context(root, model_id, config, manifest, device, parents, code, here)
 
 
-def fed(manifest: Manifest, item: Any, parents: dict[str, dict[int, Spec]]) -> Manifest:
-    """Return `manifest` with the normalization of the item's networks: their own, or that of what they start from."""
-    own = getattr(item, "normalization", None) or next(iter(parents.get("from", {}).values()), None)
-    return manifest.model_copy(update={"mean": list(own.mean), "std": list(own.std)}) if own else manifest
-
-
-def check_feeding(item: Any, manifest: Manifest, where: str) -> None:
-    """Raise unless an item's own normalization and class names, if any, are as many as the data have.
-
-    Raises:
-        ParamsError: they are not, or the names are those of the data in another order.
-    """
-    own, names = getattr(item, "normalization", None), getattr(item, "class_names", None)
-    if own and not len(own.mean) == len(own.std) == manifest.channels:
-        text = (
-            f"states {len(own.mean)} means and {len(own.std)} deviations; the images have {manifest.channels} channels"
-        )
-        raise ParamsError([(f"{where}.normalization", f"{where}.normalization: {text}")])
-    key = f"{where}.class_names"
-    if names and len(names) != len(manifest.classes):
-        text = f"{len(names)} names; the data have {len(manifest.classes)} classes"
-        raise ParamsError([(key, f"{key}: {text}")])
-    if names and names != list(manifest.classes) and sorted(names) == sorted(manifest.classes):
-        text = (
-            f"another order than that of the labels ({', '.join(manifest.classes[:5])}, ...): the answers would not fit"
-        )
-        raise ParamsError([(key, f"{key}: {text}")])
-
-
-def fitted(config: VariantConfig, images: int) -> VariantConfig:
-    """Return `config` with the batch sizes and epochs that its recipes mean for `images` training images."""
-    changes: dict[str, Any] = {}
-    for key, epochs_key in zip(RECIPE_KEYS, ("epochs", "control_epochs"), strict=True):
-        if recipe := getattr(config, key):
-            recipe = sized(recipe, images)
-            changes[key] = recipe
-            stated = getattr(config.item, epochs_key)
-            if stated != AUTO:
-                item = changes.get("item", config.item)
-                changes["item"] = item.model_copy(update={epochs_key: enough_epochs(recipe, stated, images)})
-    return config.model_copy(update=changes)
-
-
-def require_same_data(spec: Spec, manifest: Manifest) -> None:
-    """Raise unless the model of `spec` was trained and validated on the images that `manifest` describes.
-
-    Otherwise images that it was trained on may be among those on which its children are judged.
-
-    Raises:
-        ArtifactError: names the model, how the data differ, and the way out.
-    """
-    if spec.data_sha256 == manifest.data_sha256:
-        return
-    size = manifest.resolution
-    differences = [
-        f"{spec.height}x{spec.width} pixels and not {size}x{size}" if (spec.height, spec.width) != (size, size) else "",
-        f"{spec.in_channels} channels and not {manifest.channels}" if spec.in_channels != manifest.channels else "",
-        "other classes" if spec.classes != list(manifest.classes) else "",
-    ]
-    how = ", ".join(filter(None, differences)) or "other images, or another split of them"
-    raise ArtifactError(
-        f"models/{spec.model_id} (seed {spec.seed}) was made with other data than those in {PREPARED.as_posix()}: "
-        f"{how}; run 'dvc repro' to train it again on these, or set the section data of params.yaml back"
-    )
-
-
 def _parent_folder(root: Path, item: Any, role: str, seed: int) -> Path:
     return artifacts.seed_folder(parents_of(item)[role].folder(root), seed)
-
-
-def set_up(runtime: Runtime) -> torch.device:
-    """Fix threads and algorithms, so that the same commit gives the same bits; return the device.
-
-    Raises:
-        ParamsError: CUDA is asked for and there is none.
-    """
-    torch.set_num_threads(runtime.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        text = "runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto"
-        raise ParamsError([("runtime.device", text)])
-    if runtime.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    return torch.device("cuda")
-
-
-def environment_of(runtime: Runtime, device: torch.device) -> Environment:
-    """Describe where this process computes."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return environment.current(
-        device=f"cuda ({gpu}, CUDA {torch.version.cuda})" if gpu else device.type,
-        cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        threads=runtime.threads,
-        precision=runtime.precision,
-        channels_last=runtime.channels_last,
-        compile=runtime.compile,
-    )

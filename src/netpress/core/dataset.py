@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 UNLABELLED_IMAGES, UNLABELLED_IDS = f"{UNLABELLED}_images.npy", f"{UNLABELLED}.csv"
 #: The column of the ids, as in the course's table of predictions.
 ID = "Id"
-REMEDY = "run 'dvc repro prepare' to make the data anew"
+REMEDY = "run 'dvc repro prepare' to make the data again"
 
 
 @dataclass(frozen=True)

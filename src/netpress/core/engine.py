@@ -14,7 +14,8 @@ from netpress.base.errors import ConfigError, TrainingError
 from netpress.core.batches import Batch, DeviceSplit, batches_per_epoch, training_batches
 from netpress.core.checkpoint import Checkpoint, History
 from netpress.core.measure import autocast, evaluate
-from netpress.params.items import Recipe, Runtime
+from netpress.core.networks import classifier_name
+from netpress.params.recipes import Recipe, Runtime
 from netpress.process.progress import EpochProgress
 
 #: Names the stream of random numbers that layers draw from, beside those of `core.batches`.
@@ -102,7 +103,8 @@ def fit(
     objective = objective or CrossEntropy()
     modules = objective.modules.to(train.images.device).train()
     parameters = [*network.parameters(), *modules.parameters()]
-    optimizer = make_optimizer(network, recipe, modules)
+    head = classifier_name(network, train.num_classes) if recipe.body_lr < 1 else ""
+    optimizer = make_optimizer(network, recipe, modules, head)
     steps = batches_per_epoch(len(train), recipe.batch_size)
     if len(train) // steps < 2:
         raise ConfigError(
@@ -177,17 +179,15 @@ def layer_seed(schedule: Schedule, epoch: int) -> int:
     return int(state[0] >> 1)
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe, modules: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, recipe: Recipe, modules: nn.Module, head: str) -> torch.optim.Optimizer:
     """Build the recipe's optimizer for the network and the objective's modules.
 
-    Biases and normalization are not decayed; all of the network but its last linear layer learns at `recipe.body_lr` of
-    the rate.
+    Biases and normalization are not decayed; all of the network but the layer called `head` learns at
+    `recipe.body_lr` of the rate.
     """
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    head = {id(p) for p in linear[-1].parameters()} if linear else set()
     chosen: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for p in network.parameters():
-        chosen.setdefault((p.ndim > 1, 1.0 if id(p) in head else recipe.body_lr), []).append(p)
+    for name, p in network.named_parameters():
+        chosen.setdefault((p.ndim > 1, 1.0 if name.rpartition(".")[0] == head else recipe.body_lr), []).append(p)
     for p in modules.parameters():
         chosen.setdefault((p.ndim > 1, 1.0), []).append(p)
     groups = [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from netpress.base.errors import TrainingError
 from netpress.core.batches import DeviceSplit
-from netpress.params.items import Runtime
+from netpress.params.recipes import Runtime
 
 #: Bins of equal width in which confidence is compared with accuracy.
 BINS = 15

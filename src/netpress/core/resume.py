@@ -47,12 +47,12 @@ class Workspace:
         if not record_file.exists():
             return None
         try:
-            record = files.read_sealed(record_file, "it is made anew")
+            record = files.read_sealed(record_file, "it is made again")
         except ArtifactError as error:
             print(f"{self.label}: {error}", flush=True)
             return None
         if record["sha256"] != _hashes(place):
-            print(f"{self.label}: files of {place} were changed or are missing; they are made anew", flush=True)
+            print(f"{self.label}: files of {place} were changed or are missing; they are made again", flush=True)
             return None
         value: dict[str, Any] = record["value"]
         return value

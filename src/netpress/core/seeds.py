@@ -43,8 +43,6 @@ VARYING = (
     "teacher_agreement",
     CONTROL,
 )
-#: What is found after the last epoch alone; see `Quality.detail`.
-DETAIL = ("val_ece", "val_acc_by_class")
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
 
 
@@ -181,7 +179,7 @@ def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str,
         "val_acc": last.get("val_acc"),
         "val_acc_best": max((row["val_acc"] for row in history), default=None),
         "val_loss": last.get("val_loss"),
-        **{key: last[key] for key in DETAIL if key in last},
+        **{key: value for key, value in last.items() if key not in HISTORY_COLUMNS},
         "params": spec.params,
         "macs": spec.macs,
         "weight_bytes": spec.weight_bytes,

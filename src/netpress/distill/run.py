@@ -23,8 +23,8 @@ from netpress.core.networks import renormalize
 from netpress.core.resume import Workspace
 from netpress.core.seeds import fresh_network, run_seeds, save_design
 from netpress.core.taps import Tapped, Taps
-from netpress.params.items import Runtime
 from netpress.params.reader import refuse_larger_student
+from netpress.params.recipes import Runtime
 
 
 def distill_student(context: Context) -> None:
@@ -88,7 +88,7 @@ class Taught:
             adapter = self.modules[f"{k}"] if len(self.modules) else None
             seen = tapped.seen(teacher_logits)
             losses.append(self._method.module.loss(student, seen, batch.targets, self._method.options, adapter))
-        return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+        return torch.stack(losses).mean()
 
     def close(self) -> None:
         """Leave the networks as they were."""

@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from netpress.base.project import PREPARED, model_folder
+from netpress.base.model_id import ModelId
+from netpress.base.project import PREPARED
 from netpress.core import artifacts
 from netpress.core.batches import device_split
-from netpress.core.context import environment_of, require_same_data, set_up
 from netpress.core.dataset import load_manifest
+from netpress.core.fitting import require_same_data
 from netpress.core.measure import evaluate
-from netpress.params.items import Runtime
+from netpress.core.runtime import environment_of, set_up
+from netpress.params.recipes import Runtime
 from netpress.process import environment
 
 
@@ -26,7 +28,7 @@ def measure_on_test(root: Path, model_id: str, runtime: Runtime) -> None:
     manifest = load_manifest(root / PREPARED)
     hashes, accuracies = [], []
     split = device_split(root, "test", manifest, device, runtime) if manifest.has_split("test") else None
-    folder = model_folder(root, model_id)
+    folder = ModelId(model_id).folder(root)
     for seed in artifacts.read_seeds(folder):
         loaded = artifacts.load(artifacts.seed_folder(folder, seed))
         require_same_data(loaded.spec, manifest)

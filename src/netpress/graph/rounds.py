@@ -10,8 +10,7 @@ from torch import nn
 from netpress.core.networks import build_model, build_on_meta
 from netpress.params import plugins
 from netpress.params.items import Data, Prune
-from netpress.params.schema import parse
-from netpress.prune.channels import MAX_ROUNDS, NextRate, plan_rounds, too_few_epochs
+from netpress.prune.channels import MAX_ROUNDS, NextRate, next_rate_of, plan_rounds, too_few_epochs
 
 
 def check_epochs(item: Prune, parent: Any, data: Data) -> None:
@@ -28,13 +27,7 @@ def check_epochs(item: Prune, parent: Any, data: Data) -> None:
     classes = len(getattr(plugins.load("ingest/sources", data.module), "CLASSES", "ab"))
     shape = classes, 1 if data.source == "fashion-mnist" else 3
     options = json.dumps(parent.options, sort_keys=True)
-    schedule = plugins.load("prune/schedules", item.schedule)
-    chosen = parse(schedule.Options, item.schedule_options, "schedule_options")
-
-    def next_rate(number: int, left: float) -> float | None:
-        rate: float | None = schedule.next_rate(number, left, item.rate, item.until, chosen)
-        return rate
-
+    next_rate = next_rate_of(item)
     if item.epochs < estimated_rounds(parent.arch, options, shape, next_rate, item.round_to):
         network = build_model(parent.arch, *shape, **parent.options)
         example = torch.zeros(2, shape[1], data.resolution, data.resolution)

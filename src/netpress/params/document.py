@@ -88,7 +88,7 @@ class Document:
         placed = sorted((self.place(key), text) for key, text in faults)
         lines = [yaml_reader.at(self.name, *place) + text for place, text in placed[:MAX_SHOWN]]
         if len(placed) > MAX_SHOWN:
-            lines.append(f"{self.name}: and more faults; mend the first {MAX_SHOWN} and check again")
+            lines.append(f"{self.name}: and more faults; fix the first {MAX_SHOWN} and check again")
         return "\n".join(lines)
 
     def place(self, key: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What params.yaml may say: frozen, strict configs. `reader` reads them."""
+"""What params.yaml may say: frozen, strict configs, but for `recipes.py`. `reader` reads them."""
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -6,7 +6,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from netpress.base import model_id
 from netpress.base.project import MODEL_STAGES
-from netpress.params.schema import OrAuto, Strict
+from netpress.params.recipes import Recipe, Runtime
+from netpress.params.schema import OrAuto, Share, Strict
 
 #: No weights, no parent.
 NONE = "none"
@@ -16,7 +17,6 @@ Name = Annotated[
 ]
 ModelId = Annotated[str, Field(pattern=f"^{model_id.PATTERN}$"), AfterValidator(model_id.ModelId)]
 OptionalModelId = Annotated[str, Field(pattern=f"^({NONE}|{model_id.PATTERN})$"), AfterValidator(model_id.ModelId)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 MODEL_ID_HELP = "a model id such as train/resnet18_strong"
 MAX_ENTRIES = 1000  # variants of a section, recipes, seeds, models of `final`
@@ -64,54 +64,6 @@ class Data(Strict):
     def module(self) -> str:
         """File of the source under src/netpress/ingest/sources."""
         return self.source.replace("-", "_")
-
-
-class Runtime(Strict):
-    """How the arithmetic is done; the same for every variant, so that their figures compare."""
-
-    device: Literal["auto", "cpu", "cuda"]
-    threads: int = Field(ge=1, le=1024, description="fixed, since sums depend on it")
-    precision: Literal["fp32", "bf16", "mixed"] = Field(
-        description="of training; mixed: bf16 for networks without depthwise convolutions, which it slows down on CPUs"
-    )
-    channels_last: bool
-    compile: bool
-
-
-class Augment(Strict):
-    """Augmentation of the training images, in batches on the device."""
-
-    flip: bool
-    crop_padding: int = Field(ge=0, le=64, description="pixels of zero padding before a random crop")
-    resized_crop: Share = Field(description="smallest area of a random resized crop, a share of the image; 0 is off")
-    erasing: float = Field(ge=0, le=1, description="probability of erasing a random rectangle")
-    mixup: float = Field(ge=0, le=10, description="alpha of the Beta distribution; 0 is off")
-
-    @model_validator(mode="after")
-    def _one_crop(self) -> Self:
-        if self.crop_padding and self.resized_crop:
-            raise ValueError("crop_padding and resized_crop are two ways of one thing; set one of them to 0")
-        return self
-
-
-class Recipe(Strict):
-    """How a network is optimized, apart from the number of epochs."""
-
-    optimizer: Literal["sgd", "adam", "adamw"]
-    lr: float = Field(gt=0, le=10, description="peak learning rate")
-    body_lr: float = Field(gt=0, le=1, description="factor of the learning rate of all layers but the last")
-    momentum: float = Field(ge=0, lt=1, description="momentum of SGD, beta1 of Adam and AdamW")
-    weight_decay: float = Field(ge=0, lt=1)
-    schedule: Literal["one_cycle", "cosine"]
-    warmup: float = Field(ge=0, lt=1, description="share of all steps in which the learning rate rises")
-    batch_size: Annotated[int, OrAuto] = Field(
-        ge=2, le=65536, description="images, or auto: 16 to 128, so that an epoch has 32 steps if it can"
-    )
-    min_steps: int = Field(ge=0, le=10_000_000, description="epochs are added until there are that many steps")
-    label_smoothing: float = Field(ge=0, lt=1)
-    clip_norm: float = Field(ge=0, le=1_000_000, description="largest norm of the gradient; 0 is off")
-    average: Share = Field(description="decay a step of the running average of the weights that is kept; 0 is off")
-    augment: Augment
 
 
 Options = Annotated[dict[str, Any], Field(max_length=MAX_OPTIONS)]
@@ -189,40 +141,41 @@ class Distill(Design):
     allow_larger: bool = Field(description="accept a student that is not smaller than its teacher")
 
 
-class Factorize(Item):
-    """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
+class Derived(Item):
+    """An item whose model is made from a trained one."""
 
-    choices = (Choice("method", "method_options", "factorize/methods"),)
     roles = ("from",)
 
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
-    method: str = Field(description="a file of src/netpress/factorize/methods")
+    method: str = Field(description="a file of the family's folder below src/netpress")
     method_options: Options
-    recipe: Name
+    recipe: Name = Field(description="of fine-tuning")
+
+
+class Factorize(Derived):
+    """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
+
+    choices = (Choice("method", "method_options", "factorize/methods"),)
+
     epochs: Epochs
 
 
-class Prune(Item):
-    """`prune` and an item of `prune_sweep`: rounds of channel removal and fine-tuning."""
+class Prune(Derived):
+    """`prune` and an item of `prune_sweep`: rounds of channel removal and fine-tuning; `method` is the score."""
 
     choices = (
         Choice("method", "method_options", "prune/scores"),
         Choice("schedule", "schedule_options", "prune/schedules"),
     )
-    roles = ("from",)
 
-    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in one round")
     until: float = Field(gt=0, lt=1, description="rounds go on until this share of the parameters is left")
     round_to: int = Field(ge=1, le=64, description="channel counts are multiples of this")
-    method: str = Field(description="the score: a file of src/netpress/prune/scores")
-    method_options: Options
     schedule: str = Field(description="the rate of each round: a file of src/netpress/prune/schedules")
     schedule_options: Options
     bn_batches: int = Field(
         ge=0, le=100_000, description="training batches on which normalizations are measured again after a removal"
     )
-    recipe: Name
     epochs: Epochs
     control: bool = Field(description="train the shapes of chosen rounds from scratch, to compare")
     control_rounds: list[Annotated[int, Field(ge=1, le=9999)]] = Field(
@@ -234,16 +187,11 @@ class Prune(Item):
     )
 
 
-class Quantize(Item):
+class Quantize(Derived):
     """An item of `quantize`: fewer bits for a trained model."""
 
     choices = (Choice("method", "method_options", "quantize/methods"),)
-    roles = ("from",)
 
-    parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
-    method: str = Field(description="a file of src/netpress/quantize/methods")
-    method_options: Options
-    recipe: Name
     epochs: int = Field(ge=0, le=100_000, description="of fine-tuning; 0 for post-training methods")
 
 

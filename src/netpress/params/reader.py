@@ -22,13 +22,12 @@ from netpress.params.items import (
     Data,
     Distill,
     Params,
-    Recipe,
-    Runtime,
     Shared,
     Train,
     VariantConfig,
     parents_of,
 )
+from netpress.params.recipes import Recipe, Runtime
 from netpress.params.schema import parse
 
 #: Folders that stages write.

@@ -3,10 +3,10 @@
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic.fields import FieldInfo
 
 from netpress.base.errors import ParamsError
@@ -24,7 +24,18 @@ T = TypeVar("T", bound=Strict)
 AUTO = 0
 #: Lets a number also be `auto`.
 OrAuto = WrapValidator(lambda value, check: AUTO if value == "auto" else check(value))
-#: Faults of a file put into words; nobody mends more in one go.
+#: A fraction that may be nothing, and is never all.
+Share = Annotated[float, Field(ge=0, lt=1)]
+#: Rules of a field: their key, the words for it, and whether entries or characters are counted.
+BOUNDS = (
+    (annotated_types.Ge, "ge", "at least", False),
+    (annotated_types.Gt, "gt", "above", False),
+    (annotated_types.Le, "le", "at most", False),
+    (annotated_types.Lt, "lt", "below", False),
+    (annotated_types.MinLen, "min_length", "at least", True),
+    (annotated_types.MaxLen, "max_length", "at most", True),
+)
+#: Faults of a file put into words; nobody fixes more in one go.
 MAX_FAULTS = 1000
 
 
@@ -110,20 +121,12 @@ def _describe(field: FieldInfo) -> str:
     """Say in words what `field` takes: its type and its range."""
     words = _type_words(field.annotation)
     unit = "characters" if field.annotation is str else "entries"
-    bounds = []
+    bounds: list[str] = []
     for rule in field.metadata:
-        if isinstance(rule, annotated_types.Ge):
-            bounds.append(f"at least {rule.ge}")
-        elif isinstance(rule, annotated_types.Gt):
-            bounds.append(f"above {rule.gt}")
-        elif isinstance(rule, annotated_types.Le):
-            bounds.append(f"at most {rule.le}")
-        elif isinstance(rule, annotated_types.Lt):
-            bounds.append(f"below {rule.lt}")
-        elif isinstance(rule, annotated_types.MinLen):
-            bounds.append(f"with at least {rule.min_length} {unit}")
-        elif isinstance(rule, annotated_types.MaxLen):
-            bounds.append(f"{'' if bounds else 'with '}at most {rule.max_length} {unit}")
+        for kind, key, phrase, counts in BOUNDS:
+            if isinstance(rule, kind):
+                start = "with " if counts and not bounds else ""
+                bounds.append(f"{start}{phrase} {getattr(rule, key)}{f' {unit}' if counts else ''}")
     text = " and ".join([f"{words} {bounds[0]}", *bounds[1:]]) if bounds else words
     return f"{text} ({field.description})" if field.description else text
 

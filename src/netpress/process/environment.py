@@ -24,7 +24,7 @@ from netpress.process.lock import held
 
 FILE = Path("metrics/environments.json")
 LOCK = Path(".netpress/locks/environments")
-REMEDY = "restore it from Git, or delete it: every run records its environment anew"
+REMEDY = "restore it from Git, or delete it: every run records its environment again"
 #: Packages on which the bits of a result depend.
 LIBRARIES = (
     "numpy",

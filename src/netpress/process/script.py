@@ -21,7 +21,7 @@ def guarded(action: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, missing rights: the machine's state, not a bug
-        print(f"error: {error}; mend it and run again", file=sys.stderr)
+        print(f"error: {error}; fix it and run again", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):

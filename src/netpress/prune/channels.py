@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from netpress.base.errors import ParamsError
 from netpress.core.measure import count_params
 from netpress.core.networks import classifier_name, failing_part
+from netpress.params import plugins
+from netpress.params.items import Prune
+from netpress.params.schema import parse
 
 #: More rounds than this mean a rate too small to be meant.
 MAX_ROUNDS = 100
@@ -193,6 +196,13 @@ def plan_rounds(network: nn.Module, example: Tensor, next_rate: NextRate, round_
 def _in_order(group: Any) -> Tensor:
     """Score channels by their places: for counting, any order will do."""
     return torch.arange(1.0, 1.0 + len(group[0].idxs))
+
+
+def next_rate_of(item: Prune) -> NextRate:
+    """Return the schedule of the item: round (from 1) and share of the parameters left -> rate, or None at the end."""
+    schedule = plugins.load("prune/schedules", item.schedule, "schedule")
+    options = parse(schedule.Options, item.schedule_options, "schedule_options")
+    return lambda number, left: schedule.next_rate(number, left, item.rate, item.until, options)
 
 
 def share_epochs(total: int, rounds: int) -> list[int]:

@@ -19,7 +19,7 @@ from netpress.core import artifacts
 from netpress.core.artifacts import Loaded, Spec
 from netpress.core.batches import enough_epochs
 from netpress.core.bn_recalibration import recalibrate
-from netpress.core.context import Context, Method
+from netpress.core.context import Context
 from netpress.core.edits import Sizes, resize_edit, sizes_of
 from netpress.core.measure import count_params, evaluate, evidence
 from netpress.core.networks import build_edited, require_rebuilt
@@ -27,7 +27,7 @@ from netpress.core.resume import Workspace
 from netpress.core.seeds import CONTROL, Made, run_seeds, save
 from netpress.params.items import Prune
 from netpress.params.schema import AUTO
-from netpress.prune.channels import NextRate, plan_rounds, remove_channels, share_epochs
+from netpress.prune.channels import next_rate_of, plan_rounds, remove_channels, share_epochs
 
 ROW = ("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes", "val_acc", "val_acc_best", "val_loss")
 
@@ -67,7 +67,7 @@ def _prune_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
     """
     item, parent = context.item, context.parent(seed)
     network = parent.network
-    plan = plan_rounds(network, _example(parent.spec), next_rate(item, context.method("schedule")), item.round_to)
+    plan = plan_rounds(network, _example(parent.spec), next_rate_of(item), item.round_to)
     rates = [rate for rate, _ in plan]
     epochs = share_epochs(item.epochs, len(plan))
     controls = control_rounds(item, len(plan))
@@ -85,12 +85,6 @@ def _prune_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
         source = place
     files.copy_folder(work.models / f"{ROUND}{len(epochs)}" / f"seed_{seed}", work.models / f"seed_{seed}")
     return made["metrics"] | {"epochs": item.epochs, "rate": item.rate, "rounds": rounds}
-
-
-def next_rate(item: Prune, schedule: Method) -> NextRate:
-    """Return the schedule of the item: round (from 1) and share of the parameters left -> rate, or None."""
-    rate_of = schedule.module.next_rate
-    return lambda number, left: rate_of(number, left, item.rate, item.until, schedule.options)
 
 
 def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) -> dict[str, Any]:

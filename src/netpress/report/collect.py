@@ -182,7 +182,7 @@ def _require_lineage(study: Study, model: Model) -> None:
     """Raise unless the model was made from its parents' present weights."""
     measured = model.measured
     for role, parent in model.parents.items():
-        key = "parent_sha256" if role in ("from", "teacher") else f"{role}_sha256"
+        key = "parent_sha256" if role == model.item.roles[0] else f"{role}_sha256"
         if getattr(measured, key, None) not in (None, study.measured(parent).weights_sha256):
             raise ArtifactError(
                 f"metrics/{model.id}.json was made from other weights of {parent} than metrics/ describes ({key} "
@@ -200,7 +200,7 @@ T = TypeVar("T", bound=Strict)
 
 
 def _read(root: Path, model_id: str, cls: type[T]) -> T:
-    return _parsed(root, metrics_file(root, model_id), cls, read_sealed, f"run 'dvc repro' to make {model_id} anew")
+    return _parsed(root, metrics_file(root, model_id), cls, read_sealed, f"run 'dvc repro' to make {model_id} again")
 
 
 def _parsed(root: Path, path: Path, cls: type[T], read: Callable[[Path, str], Any], remedy: str) -> T:

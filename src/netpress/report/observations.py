@@ -82,7 +82,7 @@ def _fits(models: Sequence[Model]) -> list[str]:
 def _controls(study: Study, model: Model) -> str:
     told = [
         f"round {row.round} ({units.short_count(row.params)} parameters) has {units.percent(row.val_acc)} % pruned and "
-        f"{units.percent(row.control_val_acc)} % trained afresh"
+        f"{units.percent(row.control_val_acc)} % trained from scratch"
         for row in study.rounds(model.id)
         if row.control_val_acc is not None
     ][-MOST_ROUNDS:]

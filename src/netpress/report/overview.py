@@ -123,7 +123,7 @@ def accuracy(measured: Measured) -> str:
 
 
 def method_words(model: Model) -> str:
-    """Return how a model was made: its method, its pruning rate, or its architecture if it was trained afresh."""
+    """Return how a model was made: its method, its pruning rate, or its architecture if it was trained from scratch."""
     if model.method is None:
         return model.arch
     rate = getattr(model.item, "rate", None)

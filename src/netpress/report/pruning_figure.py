@@ -69,7 +69,7 @@ def _draw_curve(axes: "Axes", curve: Curve, number: int) -> None:
 
 
 def _draw_controls(axes: "Axes", curve: Curve, colour: str, marker: str) -> None:
-    """Draw the shapes trained afresh: small unfilled markers, each joined to its round by a thin dotted line."""
+    """Draw the shapes trained from scratch: small unfilled markers, each joined to its round by a thin dotted line."""
     rounds = [row for row in curve.rounds if row.control_val_acc is not None]
     if not rounds:
         return
@@ -88,7 +88,7 @@ def _draw_controls(axes: "Axes", curve: Curve, colour: str, marker: str) -> None
         markerfacecolor="white",
         markeredgewidth=1.3,
         zorder=4,
-        label=f"{curve.name}: same shapes trained afresh",
+        label=f"{curve.name}: same shapes trained from scratch",
     )
 
 

@@ -22,6 +22,7 @@ from netpress.base.errors import ArtifactError
 from netpress.base.project import WEIGHTS
 from netpress.core import artifacts
 from netpress.core.context import Context, Start
+from netpress.core.networks import classifier_name
 from netpress.params import plugins
 from netpress.params.items import NONE
 from netpress.params.reader import published_weights, weights_file
@@ -44,24 +45,24 @@ def with_start(context: Context) -> Context:
         ConfigError: there is no such file.
         ArtifactError: published weights cannot be fetched, or are not those that were published.
     """
-    item, key = context.item, context.model_id.key
+    item, key, classes = context.item, context.model_id.key, len(context.classes)
     module, published = plugins.load("models", item.arch), published_weights(item)
     if published is None and item.init == NONE:
         return context
     if hasattr(module, "fetch") and published:
         weights = module.fetch(parse(module.Options, item.options, f"{key}.options"))
         sha256 = files.sha256_bytes(artifacts.tensors_as_bytes(weights))
-        load = partial(give, weights=weights, name=f"{published} (sha256 {sha256[:8]})", arch=item.arch, key=key)
+        name = f"{published} (sha256 {sha256[:8]})"
+        load = partial(give, weights=weights, name=name, arch=item.arch, key=key, classes=classes)
         return replace(context, start=Start(published, sha256, load))
     path = _from_torchvision(published, key) if published else weights_file(context.root, item.init, f"{key}.init")
     sha256 = files.sha256_file(path)
-    load = partial(
-        load_into, path=path, sha256=sha256, arch=item.arch, key=f"{key}.{'options' if published else 'init'}"
-    )
+    key = f"{key}.{'options' if published else 'init'}"
+    load = partial(load_into, path=path, sha256=sha256, arch=item.arch, key=key, classes=classes)
     return replace(context, start=Start(published or item.init, sha256, load))
 
 
-def load_into(network: nn.Module, path: Path, sha256: str, arch: str, key: str) -> None:
+def load_into(network: nn.Module, path: Path, sha256: str, arch: str, key: str, classes: int) -> None:
     """Give the freshly built `network` of architecture `arch` the weights of the file `path`; see `give`.
 
     Raises:
@@ -69,11 +70,11 @@ def load_into(network: nn.Module, path: Path, sha256: str, arch: str, key: str) 
             network; names file, tensors and remedy.
     """
     weights = read_weights(files.read_checked(path, sha256, "it was changed meanwhile: run this stage again"), path)
-    give(network, weights, f"{path} (sha256 {sha256[:8]})", arch, key)
+    give(network, weights, f"{path} (sha256 {sha256[:8]})", arch, key, classes)
 
 
-def give(network: nn.Module, weights: Mapping[str, Tensor], name: str, arch: str, key: str) -> None:
-    """Give the freshly built `network` of architecture `arch` the `weights` that are called `name`.
+def give(network: nn.Module, weights: Mapping[str, Tensor], name: str, arch: str, key: str, classes: int) -> None:
+    """Give the freshly built `network` of architecture `arch` for `classes` the `weights` that are called `name`.
 
     The layer that makes the logits keeps its fresh weights where the others differ in shape, as they do for other
     classes, or are missing. Where the network sees grey images and the weights colours, those of the first
@@ -82,7 +83,9 @@ def give(network: nn.Module, weights: Mapping[str, Tensor], name: str, arch: str
     Raises:
         ArtifactError: they do not fit; names tensors and remedy.
     """
-    own, head = network.state_dict(), head_of(network)
+    own = network.state_dict()
+    name_of_head = classifier_name(network, classes)
+    head = {tensor for tensor in own if tensor.startswith(f"{name_of_head}.")}
     weights = dict(weights)
     summed = _add_up_colours(network, weights)
     wrong = dict(_faults(own, weights))
@@ -110,12 +113,6 @@ def _add_up_colours(network: nn.Module, weights: dict[str, Tensor]) -> str | Non
         return None
     weights[f"{name}.weight"] = found.sum(1, keepdim=True)
     return f"{name}.weight"
-
-
-def head_of(network: nn.Module) -> set[str]:
-    """Return the names of the parameters of the layer that makes the logits: the last linear one or convolution."""
-    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    return {f"{name}.{part}" for name in layers[-1:] for part, _ in network.get_submodule(name).named_parameters()}
 
 
 def read_weights(data: bytes, path: Path) -> dict[str, Tensor]:

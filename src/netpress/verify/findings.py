@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, where, and how it is mended.
+    """What is wrong, where, and how it is fixed.
 
     Attributes:
         severity: `error` where results do not follow from what is written, `warning` for what is left over.

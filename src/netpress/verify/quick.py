@@ -30,11 +30,11 @@ def _examine(root: Path, status: Callable[[], Mapping[str, Any]]) -> list[Findin
     try:
         params = load_checked(root / "params.yaml")
     except NetpressError as error:
-        return [*findings, Finding("error", "params.yaml", str(error), "mend it; the rest is checked after that")]
+        return [*findings, Finding("error", "params.yaml", str(error), "fix it; the rest is checked after that")]
     try:
         lock = locks.read_lock(root / locks.NAME)
     except NetpressError as error:
-        return [*findings, Finding("error", locks.NAME, str(error), "mend it; the rest is checked after that")]
+        return [*findings, Finding("error", locks.NAME, str(error), "fix it; the rest is checked after that")]
     findings += quick_graph.lock_findings(root, lock, status())
     findings += quick_results.table_findings(root, params)
     findings += quick_results.orphans(root, params)

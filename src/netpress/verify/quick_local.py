@@ -7,7 +7,8 @@ from typing import Any
 
 from netpress.base.errors import ArtifactError
 from netpress.base.files import read_checked
-from netpress.base.project import PREPARED, metrics_file, model_folder
+from netpress.base.model_id import ModelId
+from netpress.base.project import PREPARED, metrics_file
 from netpress.verify.findings import Finding
 
 
@@ -33,7 +34,7 @@ def data_findings(root: Path) -> list[Finding]:
 
 def model_findings(root: Path, items: Mapping[str, Any]) -> list[Finding]:
     """Find model files that are not those of their spec, and models that are not those of the committed metrics."""
-    here = [model_id for model_id in items if model_folder(root, model_id).exists()]
+    here = [model_id for model_id in items if ModelId(model_id).folder(root).exists()]
     if not here:
         return []
     # These load torch, which a clone without models can do without.
@@ -41,7 +42,7 @@ def model_findings(root: Path, items: Mapping[str, Any]) -> list[Finding]:
 
     findings = []
     for model_id in here:
-        folder = model_folder(root, model_id)
+        folder = ModelId(model_id).folder(root)
         seeds = sorted(path.parent for path in folder.rglob(SPEC))
         try:
             shipped = seed_folder(folder, None)
@@ -59,7 +60,7 @@ def model_findings(root: Path, items: Mapping[str, Any]) -> list[Finding]:
                     "error",
                     folder.relative_to(root).as_posix(),
                     f"its weights are not those that metrics/{model_id}.json describes",
-                    "run 'dvc checkout' for the committed models, or 'dvc repro' to make them anew",
+                    "run 'dvc checkout' for the committed models, or 'dvc repro' to make them again",
                 )
             )
     return findings
