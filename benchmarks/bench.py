@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,7 +47,10 @@ RECIPE = Recipe(
     average=0.0,
     augment=Augment(flip=True, crop_padding=2, resized_crop=0.0, erasing=0.0, mixup=0.0),
 )
-NETWORKS = [("resnet18", {"width": 0.25, "stem": "pooled"}), ("mobile_student", {"width": 0.5})]
+NETWORKS: list[tuple[str, dict[str, float | str]]] = [
+    ("resnet18", {"width": 0.25, "stem": "pooled"}),
+    ("mobile_student", {"width": 0.5}),
+]
 
 
 #: What it is called, architecture, options, images and epochs of the runs whose checkpoints are timed.
@@ -90,7 +94,7 @@ def made_up(count: int) -> DeviceSplit:
 def ordinary(arch: str, options: dict[str, float | str], split: DeviceSplit) -> None:
     """One epoch the ordinary way."""
     network = build_model(arch, 10, 1, **options).train()
-    optimizer = make_optimizer(network, RECIPE)
+    optimizer = make_optimizer(network, RECIPE, nn.ModuleDict(), "")
     for images, labels in DataLoader(Pictures(split), batch_size=RECIPE.batch_size, shuffle=True):
         loss = nn.functional.cross_entropy(network(images), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -162,10 +166,10 @@ def main() -> None:
     print(f"{args.images} images of 28x28, batch {RECIPE.batch_size}, {RUNTIME.threads} threads")
     for arch, options in NETWORKS:
         loops: dict[str, Callable[[], None]] = {
-            "ordinary loop (baseline)": lambda a=arch, o=options: ordinary(a, o, split),
-            "netpress, contiguous": lambda a=arch, o=options: ours(a, o, split, contiguous),
-            "netpress, channels_last (default)": lambda a=arch, o=options: ours(a, o, split, RUNTIME),
-            "netpress, channels_last, bf16": lambda a=arch, o=options: ours(a, o, split, bf16),
+            "ordinary loop (baseline)": partial(ordinary, arch, options, split),
+            "netpress, contiguous": partial(ours, arch, options, split, contiguous),
+            "netpress, channels_last (default)": partial(ours, arch, options, split, RUNTIME),
+            "netpress, channels_last, bf16": partial(ours, arch, options, split, bf16),
         }
         times: dict[str, list[float]] = {name: [] for name in loops}
         for round_number in range(args.rounds + 1):

@@ -6,6 +6,7 @@
 """
 
 import argparse
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def main() -> None:
 def to_quantize(onnx: bytes, images: np.ndarray) -> Trained:
     """A model as post-training methods see it, which look at its file alone."""
 
-    def refuse(*_: object) -> bytes:
+    def refuse(*_: object) -> NoReturn:
         raise NotImplementedError("this benchmark trains nothing")
 
     return Trained(nn.Identity(), onnx, lambda count: images[:count], refuse, refuse)
