@@ -21,6 +21,7 @@ from netpress.params import plugins
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import parse
 from netpress.prune.channels import plan_rounds
+from netpress.prune.schedules import geometric
 
 RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
 NO_AUGMENT = Augment(flip=False, crop_padding=0, resized_crop=0.0, erasing=0.0, mixup=0.0)
@@ -177,7 +178,7 @@ def score_of(name, options):
 
 def rates(rate, until):
     """The schedule of one rate until a share of the parameters is left."""
-    return lambda number, left: None if left < until else rate
+    return lambda number, left: geometric.next_rate(number, left, rate, until, geometric.Options())
 
 
 def planned(network, example, rate, until, round_to):

@@ -148,6 +148,7 @@ def test_every_step_is_of_its_own_gradient(clips):
 
 def test_an_epochs_row_is_what_its_steps_gave_and_what_its_end_measures():
     network, val = small_network(), striped(51, seed=1)
+    val.labels[::5] = (val.labels[::5] + 1) % 3  # so that it is told from the training split
     history, seen = train(network, val=val)
     for number, row in enumerate(history):
         assert row["train_loss"] == pytest.approx(np.mean(seen.losses[number * STEPS : (number + 1) * STEPS]))
@@ -157,6 +158,8 @@ def test_an_epochs_row_is_what_its_steps_gave_and_what_its_end_measures():
     expected = own.quality(logits, val.labels.numpy(), 3)
     assert history[-1]["val_acc"] == expected["accuracy"]
     assert history[-1]["val_loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert history[-1]["val_ece"] == pytest.approx(expected["ece"], rel=1e-3)
+    assert history[-1]["val_acc_by_class"] == pytest.approx(expected["by_class"])
 
 
 def test_each_epochs_validation_is_of_the_averaged_weights_where_weights_are_averaged():

@@ -284,6 +284,19 @@ def test_every_profile_of_the_project_is_valid(project, name):
     assert use("default") == 0
 
 
+def test_methods_are_compared_on_the_models_of_the_default_profile(project):
+    shutil.copytree(ROOT / "profiles", project / "profiles", dirs_exist_ok=True)
+    assert use("default") == 0
+    default = reader.load(project / "params.yaml").items()
+    assert use("methods") == 0
+    methods = reader.load(project / "params.yaml").items()
+    shared = {"train/resnet18_strong", "train/student_alone", "train/large_cnn", "distill/kd_strong"}
+    shared |= {"factorize/tucker_large", "quantize/student_w4", "quantize/student_gptq4"}
+    assert methods.keys() & default.keys() == shared | {"prune/main"}
+    assert [name for name in shared if methods[name] != default[name]] == []
+    assert methods["prune/main"] == default["prune/main"].model_copy(update={"control": False})
+
+
 @pytest.mark.parametrize("name", profiles.names(ROOT / "profiles"))
 def test_every_curve_of_a_profile_has_enough_epochs_for_its_rounds(project, name):
     shutil.copytree(ROOT / "profiles", project / "profiles", dirs_exist_ok=True)
