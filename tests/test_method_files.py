@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import RUNTIME, striped
+from little import copy_of, forget
 from test_pruning_scores import Two
 from torch import nn
 
@@ -324,3 +325,20 @@ def test_an_architecture_builds_a_network(load):
     load("models", HEAD + FUNCTIONS["models"])
     with pytest.raises(ConfigError, match=r"^mine: build returned None; return a torch\.nn\.Module"):
         build_model("mine", rank=0.5)
+
+
+PATCH = """
+from netpress.distill.losses import kd
+text = "def loss(student, teacher, targets, options, adapter):\\n    return student.features['oops']\\n"
+exec(compile(text, kd.__file__, "exec"), vars(kd))
+"""
+
+
+def test_a_stage_ends_in_one_line_that_names_model_and_method(server, little_run, tmp_path):
+    project = copy_of(little_run, tmp_path / "project")
+    forget(project, "distill/kd")
+    done = server.run(project, "distill", "kd", patch=PATCH)
+    assert done["code"] == 1
+    method = "distillation method kd, src/netpress/distill/losses/kd.py line 2 in loss"
+    assert done["output"].splitlines()[-1] == f"error: distill/kd: {method}: KeyError: 'oops'"
+    assert "Traceback" not in done["output"]
