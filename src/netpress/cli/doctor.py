@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
+from netpress.process.blame import blamed
 from netpress.process.environment import cpu_name
 
 if TYPE_CHECKING:
@@ -164,8 +165,9 @@ def _project(root: Path, every_image: bool) -> Iterator[Line]:
     except ConfigError:
         yield Line("ok", "threads", f"{_cores()} cores")
     try:
-        params = check_project(root)
-        yield from _data(root, params.data, every_image)
+        with blamed():
+            params = check_project(root)
+            yield from _data(root, params.data, every_image)
         yield Line("ok", "params.yaml", f"valid: profile {params.profile}, {len(params.items())} models")
     except NetpressError as error:
         yield Line("FAIL", "params.yaml", str(error))

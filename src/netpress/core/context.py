@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import Any
 
 import torch
 from torch import nn
 
-from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.errors import ArtifactError, ConfigError, ParamsError
 from netpress.base.files import sha256_bytes
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED
@@ -47,6 +47,22 @@ class Method:
     name: str
     module: ModuleType
     options: Any
+
+    def call(self, function: str, *arguments: Any, gives: tuple[Any, ...]) -> Any:
+        """Call a function of the file.
+
+        Raises:
+            ParamsError: what it returns is of none of the types `gives`.
+        """
+        value = getattr(self.module, function)(*arguments)
+        if not isinstance(value, gives):
+            kinds = " or ".join("None" if kind is NoneType else kind.__name__ for kind in gives)
+            raise self.unfit(f"{function} returned {plugins.in_words(value)}; return {kinds}")
+        return value
+
+    def unfit(self, text: str) -> ParamsError:
+        """Return the error of a file that does not do what its family's files do."""
+        return ParamsError([("method", f"method = {self.name}: {text}")])
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,12 @@ def build_model(arch: str, num_classes: int = 11, in_channels: int = 3, **option
         A module from (N, in_channels, H, W) float, H and W at least 28, to (N, num_classes) logits.
 
     Raises:
-        ConfigError: an unknown architecture or option, or an option out of range.
+        ConfigError: an unknown architecture or option, an option out of range, or a file that builds no network.
     """
     module = plugins.load("models", arch)
-    network: nn.Module = module.build(num_classes, in_channels, parse(module.Options, options, arch))
+    network = module.build(num_classes, in_channels, parse(module.Options, options, arch))
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{arch}: build returned {plugins.in_words(network)}; return a torch.nn.Module")
     return network
 
 

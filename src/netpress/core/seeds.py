@@ -26,6 +26,7 @@ from netpress.core.networks import build_model, require_rebuilt
 from netpress.core.resume import Workspace, finished_seed
 from netpress.params.items import Design
 from netpress.process import environment
+from netpress.process.blame import blamed
 
 #: With fewer steps than this, networks from scratch are seldom better than chance.
 FEW_STEPS = 200
@@ -79,9 +80,11 @@ def run_seeds(context: Context, make: Callable[[int, Workspace], dict[str, Any]]
         for seed in context.config.seeds:
             fingerprint = context.fingerprint(seed)
             try:
-                rows.append(finished_seed(context.root, context.model_id, seed, fingerprint, partial(make, seed), new))
+                with blamed(context.model_id):
+                    row = finished_seed(context.root, context.model_id, seed, fingerprint, partial(make, seed), new)
             except ParamsError as error:  # of the item's own keys
                 raise error.below(context.model_id.key) from None
+            rows.append(row)
         for place in (new, *sorted(new.glob(f"{ROUND}*"))):
             artifacts.write_seeds(place, context.config.seeds)
         metrics = over_seeds(rows) | {"seeds": context.config.seeds, "chance_acc": chance(context.manifest)}

@@ -23,6 +23,7 @@ from netpress.core.networks import renormalize
 from netpress.core.resume import Workspace
 from netpress.core.seeds import fresh_network, run_seeds, save_design
 from netpress.core.taps import Tapped, Taps
+from netpress.params.plugins import in_words
 from netpress.params.reader import refuse_larger_student
 from netpress.params.recipes import Runtime
 
@@ -66,15 +67,19 @@ class Taught:
         layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
         self._method, self._view, self._runtime = method, view, runtime
         self._teachers = [teacher.eval().to(memory_format=layout) for teacher in teachers]
-        taps = method.module.taps(method.options) if hasattr(method.module, "taps") else Taps()
+        defines = {name for name in ("taps", "adapter") if hasattr(method.module, name)}
+        if defines == {"adapter"}:
+            raise method.unfit("defines adapter without taps; define taps(options), which names the layers to adapt")
+        taps = method.call("taps", method.options, gives=(Taps,)) if defines else Taps()
         self._student = Tapped(student, taps.student, "student")
         self._tapped = [Tapped(teacher, taps.teacher, "teacher") for teacher in self._teachers]
         self.modules = nn.ModuleDict()
-        if hasattr(method.module, "adapter"):
+        if "adapter" in defines:
             example = train.normalize(train.images[:2])
             shapes = self._student.shapes(example)
             for k, tapped in enumerate(self._tapped):
-                self.modules[f"{k}"] = method.module.adapter(shapes, tapped.shapes(example), method.options)
+                given = shapes, tapped.shapes(example), method.options
+                self.modules[f"{k}"] = method.call("adapter", *given, gives=(nn.Module,))
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Every epoch is like the others."""
@@ -87,8 +92,18 @@ class Taught:
                 teacher_logits = teacher(images)
             adapter = self.modules[f"{k}"] if len(self.modules) else None
             seen = tapped.seen(teacher_logits)
-            losses.append(self._method.module.loss(student, seen, batch.targets, self._method.options, adapter))
+            given = student, seen, batch.targets, self._method.options, adapter
+            losses.append(self._method.call("loss", *given, gives=(Tensor,)))
+            self._require_scalar(losses[-1], logits)
         return torch.stack(losses).mean()
+
+    def _require_scalar(self, loss: Tensor, logits: Tensor) -> None:
+        """Raise unless the loss is one number, and follows the student's logits where they can be trained."""
+        if loss.ndim:
+            raise self._method.unfit(f"loss returned {in_words(loss)}; return one number, such as its mean()")
+        if logits.requires_grad and not loss.requires_grad:
+            text = "compute it from student.logits or student.features in torch, without item(), detach() or no_grad()"
+            raise self._method.unfit(f"loss returned a tensor without gradient; {text}")
 
     def close(self) -> None:
         """Leave the networks as they were."""

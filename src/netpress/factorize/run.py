@@ -10,6 +10,7 @@ the option to change where all layers stay, and how.
 """
 
 from collections.abc import Callable, Iterator
+from types import NoneType
 from typing import Any
 
 import torch
@@ -55,11 +56,13 @@ def factorize_network(network: nn.Module, method: Method, batches: Callable[[], 
     network.eval()
     # No subclasses: what they compute with their weight is their own affair.
     layers = {name: module for name, module in network.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
-    chains = {
-        name: chain
+    found = {
+        name: method.call(
+            "factorize", layer, method.options, _inputs(network, layer, batches), gives=(nn.Sequential, NoneType)
+        )
         for name, layer in layers.items()
-        if (chain := method.module.factorize(layer, method.options, _inputs(network, layer, batches))) is not None
     }
+    chains = {name: chain for name, chain in found.items() if chain is not None}
     if not chains:
         knob, how = method.module.KNOB
         key, value = f"method_options.{knob}", getattr(method.options, knob)

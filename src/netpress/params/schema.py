@@ -9,7 +9,7 @@ import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic.fields import FieldInfo
 
-from netpress.base.errors import ParamsError
+from netpress.base.errors import NetpressError, ParamsError
 from netpress.base.words import did_you_mean
 
 
@@ -47,8 +47,25 @@ def parse(cls: type[T], raw: Any, where: str) -> T:
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
-        faults = error.errors(include_url=False)[:MAX_FAULTS]
-        raise ParamsError([_fault(cls, fault, where) for fault in faults]) from None
+        raise ParamsError([_fault(cls, fault, where) for fault in _found(error)]) from None
+
+
+def misfits(cls: type[BaseModel], raw: Any, where: str) -> list[tuple[str, str]]:
+    """Return what `parse` would say of the fields' types and ranges.
+
+    What validators of `cls` say is left out: it may be of the machine, such as a file that is not there.
+    """
+    try:
+        cls.model_validate(raw)
+    except ValidationError as error:
+        return [_fault(cls, fault, where) for fault in _found(error) if fault["type"] != "value_error"]
+    except NetpressError:
+        pass
+    return []
+
+
+def _found(error: ValidationError) -> list[Any]:
+    return list(error.errors(include_url=False)[:MAX_FAULTS])
 
 
 def _fault(cls: type[BaseModel], fault: Any, where: str) -> tuple[str, str]:

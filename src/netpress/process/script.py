@@ -9,6 +9,7 @@ from pathlib import Path
 
 from netpress.base.errors import NetpressError, ParamsError
 from netpress.base.project import find_root
+from netpress.process.blame import blamed, out_of_memory
 from netpress.process.lock import held
 from netpress.process.stop import MESSAGE, end_at_once
 
@@ -16,7 +17,8 @@ from netpress.process.stop import MESSAGE, end_at_once
 def guarded(action: Callable[[], None]) -> int:
     """Run `action`; a user's mistake ends in its message and exit code 1, Ctrl-C in 130."""
     try:
-        action()
+        with blamed():
+            action()
     except NetpressError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -24,7 +26,7 @@ def guarded(action: Callable[[], None]) -> int:
         print(f"error: {error}; fix it and run again", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         print("error: out of memory; lower batch_size of the recipe or data.resolution, then go on", file=sys.stderr)
         return 1
@@ -32,15 +34,6 @@ def guarded(action: Callable[[], None]) -> int:
         print(MESSAGE, file=sys.stderr)
         return 130
     return 0
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory is lacking, on the CPU or the GPU; torch says so in errors of its own."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
 
 
 def run_stage(doc: str, action: Callable[[Path], None]) -> None:

@@ -37,7 +37,7 @@ NextRate = Callable[[int, float], float | None]
 
 
 def remove_channels(
-    network: nn.Module, example: Tensor, rate: float, round_to: int, score: Score
+    network: nn.Module, example: Tensor, rate: float, round_to: int, score: Score, method: str = "the score"
 ) -> dict[str, list[int]]:
     """Remove the channels of the lowest score from every group of coupled layers, in place.
 
@@ -50,10 +50,11 @@ def remove_channels(
         rate: share of each group's remaining channels to remove, above 0 and below 1.
         round_to: channel counts become multiples of this where they can.
         score: of the channels of a group.
+        method: what messages call the score.
 
     Raises:
-        ParamsError: `round_to` above 1 for a network with grouped convolutions, where it has no meaning, or a network
-            whose channels cannot be followed; names the layer.
+        ParamsError: `round_to` above 1 for a network with grouped convolutions, where it has no meaning, a network
+            whose channels cannot be followed, or a score that is not one finite number for each; names the layer.
 
     Returns:
         For each layer that lost outputs, their indices in the layer as it was.
@@ -71,7 +72,7 @@ def remove_channels(
     unpruned = _copy(network)
     found: tuple[str, str] | None = None  # a part that cannot lose channels, and why
     while True:
-        removed = _remove(network, example, rate, round_to, score, whole)
+        removed = _remove(network, example, rate, round_to, score, method, whole)
         failing = failing_part(network, example)
         if failing is None and (removed or found is None):
             return removed
@@ -105,7 +106,7 @@ def _copy(network: nn.Module) -> nn.Module:
 
 
 def _remove(
-    network: nn.Module, example: Tensor, rate: float, round_to: int, score: Score, whole: set[str]
+    network: nn.Module, example: Tensor, rate: float, round_to: int, score: Score, method: str, whole: set[str]
 ) -> dict[str, list[int]]:
     """Remove channels of all layers but those in the parts of `network` called `whole`; see `remove_channels`."""
     import torch_pruning as tp
@@ -120,7 +121,13 @@ def _remove(
             known = (pruner.DG.get_out_channels if of_outputs else pruner.DG.get_in_channels)(layer)
             if layer in names and known is not None and max(indices) >= known:
                 raise cannot_prune(network, names[layer], "it works along another dimension than that of the channels")
-        return score(group)
+        found = score(group)
+        if fault := _score_fault(found, len(group[0].idxs)):
+            text = (
+                f"method = {method}: of layer '{names.get(group[0].dep.target.module, '')}' the score returned {fault}"
+            )
+            raise ParamsError([("method", text)])
+        return found
 
     try:
         with warnings.catch_warnings():
@@ -143,9 +150,21 @@ def _remove(
                     left[name] = [place for i, place in enumerate(places) if i not in gone]
             group.prune()
     except ArithmeticError as error:  # torch-pruning's, where it cannot follow channels through a reshape
+        if plugins.origin(error):  # or the score's own
+            raise
         part = _untraceable_part(network, example)
         raise cannot_prune(network, part, f"torch-pruning: {error}") from None
     return removed
+
+
+def _score_fault(found: Any, channels: int) -> str | None:
+    """Say what a score returned where that is not one finite number for each of the channels."""
+    if not isinstance(found, Tensor) or found.shape != (channels,):
+        return f"{plugins.in_words(found)}; return a tensor of shape ({channels},), a number for each channel"
+    if not found.isfinite().all():
+        count = int((~found.isfinite()).sum())
+        return f"{count} of {channels} numbers that are NaN or infinite; return finite ones"
+    return None
 
 
 def _untraceable_part(network: nn.Module, example: Tensor) -> str:
@@ -202,7 +221,15 @@ def next_rate_of(item: Prune) -> NextRate:
     """Return the schedule of the item: round (from 1) and share of the parameters left -> rate, or None at the end."""
     schedule = plugins.load("prune/schedules", item.schedule, "schedule")
     options = parse(schedule.Options, item.schedule_options, "schedule_options")
-    return lambda number, left: schedule.next_rate(number, left, item.rate, item.until, options)
+
+    def next_rate(number: int, left: float) -> float | None:
+        rate: float | None = schedule.next_rate(number, left, item.rate, item.until, options)
+        if rate is not None and not (isinstance(rate, float) and 0 < rate < 1):
+            text = f"in round {number} next_rate returned {rate!r}; return a share above 0 and below 1, or None to end"
+            raise ParamsError([("schedule", f"schedule = {item.schedule}: {text}")])
+        return rate
+
+    return next_rate
 
 
 def share_epochs(total: int, rounds: int) -> list[int]:

@@ -4,6 +4,7 @@ The shapes of chosen rounds are also trained from scratch, to see what the paren
 Rethinking the value of network pruning, https://arxiv.org/abs/1810.05270. Of such a control the accuracy is kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,14 @@ from netpress.core import artifacts
 from netpress.core.artifacts import Loaded, Spec
 from netpress.core.batches import enough_epochs
 from netpress.core.bn_recalibration import recalibrate
-from netpress.core.context import Context
+from netpress.core.context import Context, Method
 from netpress.core.edits import Sizes, resize_edit, sizes_of
 from netpress.core.measure import count_params, evaluate, evidence
 from netpress.core.networks import build_edited, require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import CONTROL, Made, run_seeds, save
 from netpress.params.items import Prune
+from netpress.params.plugins import misfit
 from netpress.params.schema import AUTO
 from netpress.prune.channels import next_rate_of, plan_rounds, remove_channels, share_epochs
 
@@ -94,10 +96,12 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     last, before = number == len(curve.epochs), sum(curve.epochs[: number - 1])
     label = f"{curve.work.label} round {number}"
     method = context.method()
-    score = method.module.scores(method.options)
+    score = score_of(method)
     if hasattr(score, "observe"):
         score.observe(network, context.batches(curve.seed, before))
-    remove_channels(network, _example(spec).to(context.device), curve.rates[number - 1], item.round_to, score)
+    remove_channels(
+        network, _example(spec).to(context.device), curve.rates[number - 1], item.round_to, score, method.name
+    )
     edits = [*spec.edits, resize_edit(curve.sizes, network)]
     require_rebuilt(network, spec.arch, len(spec.classes), spec.options, edits, spec.image)
     found = {"val_acc_before_tuning": evaluate(network, context.val, f"{label} before tuning").accuracy}
@@ -121,6 +125,22 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
         "epochs_total": before + epochs,
     }
     return {"metrics": metrics, "row": row | found}
+
+
+def score_of(method: Method) -> Any:
+    """Return the method's score of channels.
+
+    Raises:
+        ParamsError: it is no function, or it or its `observe` cannot be called as `prune.channels` says.
+    """
+    score = method.call("scores", method.options, gives=(Callable,))
+    calls = {"score(group)": score}
+    if hasattr(score, "observe"):
+        calls["observe(network, batches)"] = score.observe
+    for call, function in calls.items():
+        if fault := misfit(function, call):
+            raise method.unfit(fault)
+    return score
 
 
 def control_rounds(item: Prune, rounds: int) -> set[int]:

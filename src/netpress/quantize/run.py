@@ -113,7 +113,7 @@ def quantize_parent(
         finetune,
         lambda network: _exported(network, parent.spec),
     )
-    data = without_metadata(method.module.quantize(trained, method.options))
+    data = without_metadata(method.call("quantize", trained, method.options, gives=(bytes,)))
     if context.item.epochs and not tuned:
         epochs = context.item.epochs
         raise ParamsError([("epochs", f"epochs = {epochs}: {method.name} does no fine-tuning; set epochs: 0")])
