@@ -226,12 +226,13 @@ def fresh_network(item: Design, manifest: Manifest, seed: int) -> nn.Module:
     """Build the item's architecture with weights drawn from `seed`.
 
     Raises:
-        ConfigError: it would not come back from its spec; see `networks.require_rebuilt`.
+        ParamsError: it gives no logits, or would not come back from its spec; see `networks.require_rebuilt`.
     """
     torch.manual_seed(seed)
     network = build_model(item.arch, len(manifest.classes), manifest.channels, **item.options)
     size = manifest.resolution
-    require_rebuilt(network, item.arch, len(manifest.classes), item.options, [], (manifest.channels, size, size))
+    shape = (manifest.channels, size, size)
+    require_rebuilt(network, item.arch, len(manifest.classes), item.options, [], shape, "arch")
     return network
 
 
