@@ -132,7 +132,7 @@ def save(context: Context, folder: Path, seed: int, made: Made, model_id: ModelI
     data = context.manifest
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
-    onnx = export_onnx(network, in_channels, size, size)
+    onnx = export_onnx(network, in_channels, size, size, f"{model_id or context.model_id} seed {seed}")
     spec = Spec(
         model_id=model_id or context.model_id,
         seed=seed,
