@@ -221,5 +221,21 @@ def test_an_export_that_computes_something_else_is_refused():
             offset = 1.0 if torch.compiler.is_compiling() else 0.0
             return self.head(images.flatten(1)) + offset
 
-    with pytest.raises(ArtifactError, match="the exported ONNX model is off by"):
-        export_onnx(Fickle().eval(), 3, 32, 32)
+    with pytest.raises(ArtifactError, match=r"^train/x seed 0: the exported ONNX model is off by"):
+        export_onnx(Fickle().eval(), 3, 32, 32, "train/x seed 0")
+
+
+def test_a_network_that_cannot_be_exported_is_named_in_one_line():
+    class Branching(nn.Module):
+        """Computes by what it sees, which no file can hold."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 5)
+
+        def forward(self, images):
+            return self.head(images.flatten(1) + 1 if images.sum().item() > 0 else images.flatten(1))
+
+    with pytest.raises(ArtifactError, match=r"^train/x seed 0 cannot be exported to ONNX \(.*data-dependent") as error:
+        export_onnx(Branching().eval(), 1, 2, 2, "train/x seed 0")
+    assert "\n" not in str(error.value)

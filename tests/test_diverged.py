@@ -12,7 +12,10 @@ from little import copy_of, forget, results
             "teacher",
             "import netpress.core.engine as e; f = e.CrossEntropy.__call__\n"
             "e.CrossEntropy.__call__ = lambda *a: f(*a) * float('nan')",
-            "train/teacher seed 0: the loss became nan in epoch 1, step 1; nothing was written. Usual causes",
+            "train/teacher seed 0: the loss became nan in epoch 1, step 1; nothing was written. Usual causes: the "
+            "learning rate is too high (lower recipes.<name>.lr), gradients are not clipped (set clip_norm: 5.0), bf16 "
+            "is too coarse (set runtime.precision: fp32), or the loss of the item's method, if it has one, is not "
+            "finite itself",
         ),
         (
             "train",

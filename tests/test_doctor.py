@@ -2,15 +2,19 @@
 
 import importlib.metadata
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 from little import write_idx
 from PIL import Image
 from source_samples import paint
 
 from netpress.__main__ import main
 from netpress.cli import doctor
+from netpress.graph import checks
+from netpress.models import compact_cnn
 
 ROOT = Path(__file__).parent.parent
 
@@ -108,6 +112,49 @@ def test_more_threads_than_cores_is_a_warning(project, capsys):
     edit(project / "params.yaml", "  threads: 2", "  threads: 1000")
     assert main(["doctor"]) == 0
     assert any(line.startswith("warn  threads") for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "says"),
+    [
+        ("x = (", "", "path = 'nets/own.py': it fails: SyntaxError"),
+        ("def build(*given):\n    1 / 0\n", "", "arguments = {}: nets/own.py: build: ZeroDivisionError"),
+        ("def build(*given):\n    pass\n", "", "factory = 'build': it gives a NoneType and not a torch.nn.Module"),
+        ("def build(*given):\n    pass\n", ", factory: make", "factory = 'make': nets/own.py has no function of this"),
+    ],
+)
+def test_a_network_of_ones_own_that_cannot_be_built_is_seen(project, capsys, text, changes, says):
+    (project / "nets").mkdir()
+    (project / "nets/own.py").write_text(text)
+    own = f"{{path: nets/own.py, sha256: {sha256(text.encode()).hexdigest()}{changes}}}"
+    begin = (project / "params.yaml").read_text()
+    item = f"train:\n  own: {{arch: module, options: {own}, recipe: plain, epochs: 1, init: none}}\n"
+    edit(project / "params.yaml", "train:\n", item)
+    assert main(["doctor", "--quiet"]) == 1
+    place = begin[: begin.index("\ntrain:\n")].count("\n") + 3
+    error = capsys.readouterr().err
+    assert f"params.yaml, line {place}, column" in error and f"train.own.options.{says}" in error
+
+
+def test_an_architecture_whose_file_fails_is_seen(project, capsys, monkeypatch):
+    def fail(classes, channels, options):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(compact_cnn, "build", fail)
+    checks._build.cache_clear()
+    assert main(["doctor", "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert "lowrank.compact_groups2.arch = compact_cnn: it cannot be built (RuntimeError: no such thing)" in error
+
+
+def test_no_published_weights_are_fetched(project, monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    published = "{arch: torchvision, options: {name: mobilenet_v3_small, weights: DEFAULT}, recipe: plain"
+    edit(project / "params.yaml", "train:\n", f"train:\n  own: {published}, epochs: 1, init: none}}\n")
+    assert main(["doctor", "--quiet"]) == 0
 
 
 @pytest.fixture

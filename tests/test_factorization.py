@@ -1,6 +1,7 @@
 """Low-rank chains: exact at full rank, smaller below it, rebuilt from their edit."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netpress.base.errors import ConfigError
+from netpress.base.errors import ConfigError, ParamsError
 from netpress.core.batches import training_batches
 from netpress.core.context import Method
 from netpress.core.measure import count_params
@@ -100,6 +101,47 @@ def test_a_network_without_a_layer_to_factorize_is_refused():
     expected = r"^method_options\.min_channels = 4096: tucker2 leaves all 16 layers .* the widest has 64 .*; lower it"
     with pytest.raises(ConfigError, match=expected):
         factorize_network(network, method("tucker2", min_channels=4096), batches)
+
+
+def conv(inputs, outputs, size=3, **changes):
+    return nn.Conv2d(inputs, outputs, size, **({"padding": size // 2} | changes))
+
+
+@pytest.mark.parametrize(
+    ("chain", "says"),
+    [
+        (nn.Conv2d(8, 16, 3), "it gives a Conv2d; give an nn.Sequential of one layer or more, or None"),
+        (nn.Sequential(), "it gives a Sequential; give an nn.Sequential of one layer or more, or None"),
+        (nn.Sequential(conv(8, 4), nn.ReLU(), conv(4, 16)), "a chain may hold Conv2d and Linear, not a ReLU"),
+        (nn.Sequential(conv(4, 4), conv(4, 16)), r"inputs 4 in place of 8 and stride \(1, 1\) in place of \(2, 2\)"),
+        (nn.Sequential(conv(8, 4, stride=2), conv(4, 8)), "its chain has outputs 8 in place of 16"),
+        (nn.Sequential(conv(8, 4), conv(4, 16)), r"its chain has stride \(1, 1\) in place of \(2, 2\)"),
+        (
+            nn.Sequential(conv(8, 4, stride=2), conv(5, 16)),
+            r"Conv2d\(5, 16, .*\) of its chain does not run on \(2, 4, 34, 34\) \(Inv",
+        ),
+        (
+            nn.Sequential(conv(8, 4, padding=0, stride=2), conv(4, 16, 1)),
+            r"gives \(2, 16, 33, 33\) for inputs of \(2, 8, 67, 68\) in place of \(2, 16, 34, 34\); look at kernels",
+        ),
+        (nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 16)), r"its chain has stride \(\) in place of \(2, 2\)"),
+    ],
+)
+def test_a_chain_that_cannot_take_the_place_of_its_layer_is_refused_by_its_name(chain, says):
+    network = nn.Sequential(nn.Sequential(conv(8, 16, stride=2)), nn.Flatten())
+    mine = SimpleNamespace(factorize=lambda layer, options, inputs: chain)
+    begin = r"^method = mine: mine cannot replace layer '0\.0' \(Conv2d\): "
+    with pytest.raises(ParamsError, match=begin + ".*" + says) as error:
+        factorize_network(network, Method("mine", mine, None), batches)
+    assert error.value.faults[0][0] == "method"
+    assert type(network[0][0]) is nn.Conv2d, "nothing was replaced"
+
+
+def test_a_chain_for_a_linear_layer_is_compared_too():
+    network = nn.Sequential(nn.Linear(8, 16))
+    mine = SimpleNamespace(factorize=lambda *_: nn.Sequential(nn.Linear(8, 4), nn.Linear(5, 16)))
+    with pytest.raises(ParamsError, match=r"layer '0' \(Linear\): Linear\(.*\) of its chain does not run on \(2, 4\)"):
+        factorize_network(network, Method("mine", mine, None), batches)
 
 
 def rank_of(chain):

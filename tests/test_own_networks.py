@@ -2,6 +2,7 @@
 
 import importlib
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from little import DESIGN, make_project
 from torch import nn
 
 from netpress.base.errors import ConfigError, ParamsError
-from netpress.core.networks import build_model, build_on_meta, rebuild, require_rebuilt
+from netpress.core.networks import build_model, build_on_meta, failing_part, rebuild, require_rebuilt
+from netpress.core.seeds import fresh_network
+from netpress.models import compact_cnn, module
+from netpress.params.items import Design
 from netpress.params.schema import parse
 
 NETWORK = """
@@ -33,6 +37,8 @@ def build(num_classes, in_channels, width=8):
 def nothing(num_classes, in_channels):
     return None
 """
+#: Four classes, grey images of 28 pixels.
+MANIFEST = SimpleNamespace(classes=list("abcd"), channels=1, resolution=28)
 
 
 @pytest.fixture
@@ -63,11 +69,13 @@ def test_a_file_of_the_project_is_built_and_comes_back(project):
 def test_a_changed_file_is_refused_until_its_hash_is_stated(project):
     own = options(project)
     build_model("module", 4, 1, **own)
-    (project / "nets/own.py").write_text(NETWORK.replace("relu", "tanh"))
-    with pytest.raises(
-        ParamsError, match=r"nets/own\.py is another file than sha256 says; .* write sha256: [0-9a-f]{64}"
-    ):
-        build_model("module", 4, 1, **own)
+    again = options(project, NETWORK.replace("relu", "tanh"))
+    text = f"nets/own.py is another file, of the sha256 {again['sha256']}; look at it, then write sha256: "
+    with pytest.raises(ParamsError) as error:
+        parse(module.Options, own, "train.own.options")
+    key = "train.own.options.sha256"
+    assert error.value.faults == ((key, f"{key} = '{own['sha256']}': {text}{again['sha256']}"),)
+    build_model("module", 4, 1, **again)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +129,50 @@ def test_a_network_that_draws_its_own_numbers_is_refused_by_the_layer(project):
     text = NETWORK.replace("torch.full((1,), 0.5)", "torch.rand(1)")
     own = options(project, text)
     network = build_model("module", 4, 1, **own)
-    with pytest.raises(ConfigError, match="module: layer 'head' does not come back with the same outputs"):
+    with pytest.raises(ConfigError, match=r"^from: nets/own\.py: build: layer 'head' does not come back with the"):
         require_rebuilt(network, "module", 4, own, [], (1, 28, 28))
     assert network.training
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("nn.Linear(width, classes)", "nn.Linear(width, 7)", r" gives \(2, 7\); the data have 4 classes"),
+        ("return self.head", "return x, self.head", r" gives a tuple; a tensor \(images, classes\) is needed"),
+        ("return self.head", "return x if self.training else self.head", r" gives \(2, 1, 28, 28\) for 2 images while"),
+        ("self.scale)", "self.scale).sum()", r" gives \(\) for 2 images; a tensor \(images, classes\) is needed"),
+        ("return self.head", "assert len(x) == 1; self.head", r": the network does not run on images of \(1, 28, 28\)"),
+        (
+            "return self.head",
+            "assert not self.training; return self.head",
+            r": the network does not run on images of \(1, 28, 28\) while it is trained",
+        ),
+        ("nn.Conv2d(channels", "nn.Sequential(nn.Conv2d(3", r": layer 'conv' does not run on images of \(1, 28, 28\)"),
+    ],
+)
+def test_a_network_without_logits_is_refused_before_it_is_trained(project, old, new, words):
+    text = NETWORK.replace(old, new)
+    if "Sequential" in new:
+        text = text.replace("width, 3)", "width, 3))")
+    item = Design(arch="module", options=options(project, text), recipe="plain", epochs=1)
+    with pytest.raises(ParamsError, match=r"^arch: nets/own\.py: build" + words) as error:
+        fresh_network(item, MANIFEST, 0)
+    assert "\n" not in str(error.value) and error.value.faults[0][0] == "arch"
+
+
+def test_an_architecture_without_the_classes_of_the_data_is_refused(monkeypatch):
+    build = compact_cnn.build
+    monkeypatch.setattr(compact_cnn, "build", lambda classes, *rest: build(7, *rest))
+    with pytest.raises(ParamsError, match=r"^arch: compact_cnn gives \(2, 7\); the data have 4 classes"):
+        fresh_network(Design(arch="compact_cnn", options={}, recipe="plain", epochs=1), MANIFEST, 0)
+
+
+def test_a_network_without_parts_that_does_not_run_is_named_as_a_whole():
+    class Bare(nn.Module):
+        def forward(self, images):
+            raise ValueError
+
+    assert failing_part(Bare(), torch.zeros(1)) == ("", "ValueError")
 
 
 def test_the_stage_trains_a_file_of_the_project(server, tmp_path):

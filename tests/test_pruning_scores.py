@@ -59,8 +59,12 @@ def test_contract(name, options):
         network = build_model("compact_cnn", 3, 1, width=0.5, **options)
         score = score_of(name, plugins.load("prune/scores", name).EXAMPLE)
         if hasattr(score, "observe"):
+            before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
             score.observe(network, batches())
-        assert all(p.grad is None for p in network.parameters())
+            same = all(torch.equal(before[key], tensor) for key, tensor in network.state_dict().items())
+            assert same, "observe must run the network in eval mode and leave weights and statistics as they were"
+        no_gradients = all(p.grad is None for p in network.parameters())
+        assert no_gradients, "observe must leave no gradients: network.zero_grad(set_to_none=True)"
         removed.append(remove_channels(network, torch.zeros(2, 1, 28, 28), 0.3, 1, score))
         networks.append(network)
     assert removed[0] == removed[1]

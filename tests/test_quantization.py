@@ -1,5 +1,7 @@
 """Quantized models: smaller, close to their parent, run by onnxruntime."""
 
+import copy
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -47,20 +49,44 @@ def trained(request):
     return network, export_onnx(network, 1, 28, 28)
 
 
-def trained_on(data, images=None):
-    """A model to quantize after training, of which a method sees `images`."""
-    return Trained(None, data, lambda count: images[:count], None, None)
+def trained_on(data, images=None, network=None):
+    """A model to quantize after training, of which a method sees `images`: fresh, since it fine-tunes in place."""
+    tuned = []
+
+    def finetune(given):
+        assert not tuned, "a method calls model.finetune once"
+        tuned.append(fit(given, striped(96), striped(48, seed=1), Schedule(RECIPE, 1, 0), RUNTIME, "fine-tuning"))
+
+    def export(given):
+        return export_onnx(given.eval(), 1, 28, 28)
+
+    return Trained(copy.deepcopy(network), data, lambda count: images[:count], finetune, export)
 
 
 @pytest.mark.parametrize("name", plugins.names("quantize/methods"))
 def test_contract(trained, name):
     """Of every file of the folder, by its own example: smaller, the same again, and no worse on validation."""
-    network, data = trained
     method = plugins.load("quantize/methods", name)
-    options = parse(method.Options, method.EXAMPLE, name)
-    model = trained_on(data, calibration_images(striped(192), 192, 0))
-    quantized = method.quantize(model, options)
-    assert quantized == method.quantize(model, options)
+    keeps_the_contract(trained, method.quantize, parse(method.Options, method.EXAMPLE, name))
+
+
+def test_the_contract_takes_a_method_that_fine_tunes(trained):
+    """In place, and then quantizes what came of it."""
+
+    def quantize(model, options):
+        model.finetune(model.network)
+        return weights.quantize(dataclasses.replace(model, onnx=model.export(model.network)), options)
+
+    before = copy.deepcopy(trained[0].state_dict())
+    keeps_the_contract(trained, quantize, weights.Options(bits=8, block=0))
+    assert all(torch.equal(before[name], tensor) for name, tensor in trained[0].state_dict().items())
+
+
+def keeps_the_contract(trained, quantize, options):
+    network, data = trained
+    images = calibration_images(striped(192), 192, 0)
+    quantized, again = (quantize(trained_on(data, images, network), options) for _ in range(2))
+    assert quantized == again, "the same model and options must give the same bytes"
     assert initializer_bytes(quantized) < 0.6 * initializer_bytes(data)
     val = striped(96, seed=1)
     module = OnnxModule(quantized, threads=RUNTIME.threads)

@@ -12,7 +12,7 @@ import torch
 from conftest import striped
 from little import copy_of, forget
 
-from netpress.base.errors import ParamsError
+from netpress.base.errors import ArtifactError, ParamsError
 from netpress.core.context import open_context
 from netpress.params import plugins
 from netpress.quantize import run as quantization
@@ -108,6 +108,15 @@ def test_the_figures_are_those_of_the_file_that_is_saved(trained, monkeypatch, n
     assert metrics["val_acc"] == pytest.approx(accuracy)
     assert metrics["val_loss"] == pytest.approx(loss, abs=1e-4)
     assert loss > own_figures(trained, "train/teacher")[1] + 0.1
+
+
+def test_a_file_that_onnxruntime_refuses_is_told_with_the_method_that_gave_it(trained, monkeypatch):
+    def unknown(model, options):
+        return negated(model.onnx).replace(b"Neg", b"Nag")
+
+    monkeypatch.setattr(plugins.load("quantize/methods", "weights"), "quantize", unknown)
+    with pytest.raises(ArtifactError, match="onnxruntime refuses the file that weights gave for quantize/w4 seed 0: "):
+        quantized(trained, "w4")
 
 
 @pytest.mark.parametrize("name", ["int8", "w4"])

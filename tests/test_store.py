@@ -37,14 +37,27 @@ def test_a_finished_seed_is_not_made_again(tmp_path, calls, capsys):
 
 
 def test_another_fingerprint_makes_it_again_and_says_so(tmp_path, calls, capsys):
-    finished(tmp_path, calls)
-    capsys.readouterr()
+    def killed(work):
+        files.write_text(work.steps / "fit.json", "{}")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.finished_seed(tmp_path, "train/x", 0, "p1", killed, tmp_path / "out")
+    calls.append(0)
     assert finished(tmp_path, calls, "p2", "other")["content"] == "other"
     assert calls == [0, 0]
     assert (tmp_path / "models/train/x/seed_0/model").read_text() == "other"
     told = capsys.readouterr().out
     assert told.count("\n") == 1
     assert "what a run with other params, data, code or environment left" in told
+
+
+def test_of_a_finished_run_under_another_fingerprint_nothing_is_said(tmp_path, calls, capsys):
+    finished(tmp_path, calls)
+    assert finished(tmp_path, calls, "p2", "other")["content"] == "other"
+    assert calls == [0, 0]
+    assert (tmp_path / "models/train/x/seed_0/model").read_text() == "other"
+    assert capsys.readouterr().out == ""
 
 
 def test_another_seed_is_made_beside_it(tmp_path, calls):

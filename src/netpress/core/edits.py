@@ -52,7 +52,7 @@ def resize_edit(before: Sizes, network: nn.Module) -> Edit:
 
 
 def replace_edit(chains: dict[str, nn.Sequential]) -> Edit:
-    """Describe layers replaced by chains of convolutions and linear layers."""
+    """Describe layers replaced by chains of layers that are `CHAINABLE`."""
     return {"edit": "replace", "layers": {name: [_record(layer) for layer in chain] for name, chain in chains.items()}}
 
 
@@ -107,8 +107,6 @@ def _replace(network: nn.Module, name: str, records: list[dict[str, Any]]) -> No
 
 def _record(layer: nn.Module) -> dict[str, Any]:
     kind = type(layer).__name__
-    if type(layer) not in (nn.Conv2d, nn.Linear):
-        raise ArtifactError(f"a chain may hold {' and '.join(CHAINABLE)}, not a {kind}")
     sizes = {key: _plain(getattr(layer, key)) for key in CHAINABLE[kind]}
     return {"type": kind, **sizes, "bias": layer.bias is not None}
 

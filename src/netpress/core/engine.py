@@ -235,7 +235,8 @@ def _require_finite(losses: list[Tensor], epoch: int, label: str) -> None:
         raise TrainingError(
             f"{label}: the loss became {float(recent[offset])} in epoch {epoch + 1}, step {step + 1}; nothing was "
             "written. Usual causes: the learning rate is too high (lower recipes.<name>.lr), gradients are not "
-            "clipped (set clip_norm: 5.0), or bf16 is too coarse (set runtime.precision: fp32)"
+            "clipped (set clip_norm: 5.0), bf16 is too coarse (set runtime.precision: fp32), or the loss of the "
+            "item's method, if it has one, is not finite itself"
         )
 
 

@@ -13,36 +13,42 @@ from netpress.base.errors import ArtifactError
 TOLERANCE = 1e-4
 
 
-def export_onnx(network: nn.Module, in_channels: int, height: int, width: int) -> bytes:
+def export_onnx(network: nn.Module, in_channels: int, height: int, width: int, name: str = "the network") -> bytes:
     """Export `network` (on the CPU, in eval mode) and check the result against it.
 
     The input is `images` (N, in_channels, height, width) float32, normalized; the output `logits` (N, classes).
+    Messages call the network `name`.
 
     Raises:
-        ArtifactError: the exported model computes something else.
+        ArtifactError: it cannot be exported, or the exported model computes something else.
     """
     example = torch.linspace(-1, 1, 2 * in_channels * height * width).reshape(2, in_channels, height, width)
     network = network.to(memory_format=torch.contiguous_format)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+        try:
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+        except torch.onnx.OnnxExporterError as refusal:
+            cause = refusal.__cause__ or refusal
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+            raise ArtifactError(f"{name} cannot be exported to ONNX ({type(cause).__name__}: {reason})") from None
     if program is None:
-        raise ArtifactError("the ONNX exporter returned nothing")
+        raise ArtifactError(f"{name} cannot be exported to ONNX: the exporter returned nothing")
     data = without_metadata(program.model_proto.SerializeToString())
     with torch.inference_mode():
         expected = network(example)
-    error = float((OnnxModule(data, threads=1)(example) - expected).abs().max())
+    error = float((OnnxModule(data, 1, name=f"the ONNX model of {name}")(example) - expected).abs().max())
     if not error <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise ArtifactError(f"the exported ONNX model is off by {error:.2e}, allowed {TOLERANCE:.0e}")
+        raise ArtifactError(f"{name}: the exported ONNX model is off by {error:.2e}, allowed {TOLERANCE:.0e}")
     return data
 
 
@@ -76,10 +82,10 @@ class OnnxModule(nn.Module):
     """A module whose forward runs an ONNX model on the CPU: (N, C, H, W) float32 -> (N, classes) float32.
 
     `fused=False` runs the graph as it is written, operator by operator, without onnxruntime's optimizations, which
-    replace quantized operators by integer kernels.
+    replace quantized operators by integer kernels. Messages call the file `name`.
     """
 
-    def __init__(self, data: bytes, threads: int, fused: bool = True) -> None:
+    def __init__(self, data: bytes, threads: int, fused: bool = True, name: str = "the ONNX model") -> None:
         super().__init__()
         import onnxruntime
 
@@ -91,7 +97,7 @@ class OnnxModule(nn.Module):
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own error types derive from RuntimeError and Exception alike
-            raise ArtifactError(f"onnxruntime refuses the ONNX model: {str(error).splitlines()[0]}") from None
+            raise ArtifactError(f"onnxruntime refuses {name}: {str(error).splitlines()[0]}") from None
         self.input_name = self.session.get_inputs()[0].name
 
     def forward(self, images: Tensor) -> Tensor:

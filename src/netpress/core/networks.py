@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.errors import ArtifactError, ConfigError, ParamsError
 from netpress.core.edits import Edit, apply_edits
 from netpress.params import plugins
 from netpress.params.schema import parse
@@ -126,28 +126,62 @@ def require_rebuilt(
     options: dict[str, Any],
     edits: list[Edit],
     shape: tuple[int, int, int],
+    key: str = "from",
 ) -> None:
-    """Raise unless `network`, rebuilt from what its spec will say, gives the same outputs; before it is trained.
+    """Raise unless `network` gives logits, and, rebuilt from what its spec will say, the same; before it is trained.
 
-    `shape` is that of an image, (C, H, W). The network keeps its mode.
+    `shape` is that of an image, (C, H, W); `key` is the key of the item that names the network. It keeps its mode.
 
     Raises:
-        ConfigError: it does not, or it does not run at all; names the first layer whose outputs differ.
+        ParamsError: it does not, or it does not run at all; names the first layer that fails or whose outputs differ.
     """
+
     was_training, device = network.training, next(network.parameters()).device
-    with torch.random.fork_rng(devices=[]):  # what is drawn here changes no training
-        again = rebuild(arch, num_classes, shape[0], options, edits, copies_of(network)).to(device)
     images = torch.linspace(-1, 1, 2 * math.prod(shape), device=device).reshape(2, *shape)
-    if failing := failing_part(network.eval(), images):
-        raise ConfigError(f"{arch}: layer '{failing[0]}' does not run on images of {shape} ({failing[1]})")
-    ours, theirs = (outputs_of(net.eval(), images) for net in (network, again))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # what is drawn changes no training
+        again = rebuild(arch, num_classes, shape[0], options, edits, copies_of(network)).to(device)
+        fault = (
+            _fault_of_run(network.eval(), images, num_classes)
+            or _fault_of_rebuilt(network, again, images)
+            or _fault_of_run(again.train(), images, num_classes)
+        )
     network.train(was_training)
+    if fault:
+        raise ParamsError([(key, f"{key}: {_title(arch, options)}{fault}")])
+
+
+def _title(arch: str, options: dict[str, Any]) -> str:
+    """Return what messages call a network: its architecture, or what the architecture's file says in `title`."""
+    module = plugins.load("models", arch)
+    return str(module.title(parse(module.Options, options, arch))) if hasattr(module, "title") else arch
+
+
+@torch.inference_mode()
+def _fault_of_run(network: nn.Module, images: torch.Tensor, num_classes: int) -> str:
+    """Say what `network`, in the mode that it is in, does in place of giving logits; nothing if it gives them."""
+    when = " while it is trained" if network.training else ""
+    if failing := failing_part(network, images):
+        place = f"layer '{failing[0]}'" if failing[0] else "the network"
+        return f": {place} does not run on images of {tuple(images.shape[1:])}{when} ({failing[1]})"
+    logits = network(images)
+    if not isinstance(logits, torch.Tensor):
+        return f" gives a {type(logits).__name__}{when}; a tensor (images, classes) is needed"
+    found = tuple(logits.shape)
+    if logits.ndim != 2 or len(logits) != len(images):
+        return f" gives {found} for {len(images)} images{when}; a tensor (images, classes) is needed"
+    return "" if found[1] == num_classes else f" gives {found}{when}; the data have {num_classes} classes"
+
+
+def _fault_of_rebuilt(network: nn.Module, again: nn.Module, images: torch.Tensor) -> str:
+    """Name the first layer whose outputs differ between `network` and `again`, its twin; nothing if there is none."""
+    ours, theirs = (outputs_of(net, images) for net in (network, again))
     for name, tensor in ours.items():
         if name not in theirs or not torch.equal(tensor.nan_to_num(), theirs[name].nan_to_num()):
-            raise ConfigError(
-                f"{arch}: layer '{name}' does not come back with the same outputs when the network is built again; "
+            return (
+                f": layer '{name}' does not come back with the same outputs when the network is built again; "
                 "keep all that it computes with in parameters and buffers, and draw nothing while it is built"
             )
+    return ""
 
 
 def failing_part(network: nn.Module, images: torch.Tensor) -> tuple[str, str] | None:
@@ -160,7 +194,7 @@ def failing_part(network: nn.Module, images: torch.Tensor) -> tuple[str, str] | 
         with torch.inference_mode():
             network(images)
     except Exception as error:  # whatever code of others raises where its sizes do not fit
-        return running[-1], str(error).splitlines()[0]
+        return running[-1] if running else "", (str(error).strip() or type(error).__name__).splitlines()[0]
     finally:
         for hook in hooks:
             hook.remove()

@@ -115,7 +115,7 @@ def _open(folder: Path, label: str, fingerprint: str) -> Workspace:
     with suppress(ArtifactError):  # killed before it was written, or damaged: then nothing is there to go on from
         known = files.read_sealed(mark, "")["sha256"]
     if known != fingerprint:
-        if known:
+        if known and _unfinished(work):
             text = "what a run with other params, data, code or environment left"
             print(f"{label}: {text} in {STORE.as_posix()} is not used", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,6 +125,12 @@ def _open(folder: Path, label: str, fingerprint: str) -> Workspace:
     for part in (work.models, work.steps):
         part.mkdir(parents=True, exist_ok=True)
     return work
+
+
+def _unfinished(work: Workspace) -> bool:
+    """Return whether there are steps or checkpoints that a killed run could go on from."""
+    left = {step.name for step in work.steps.glob("*")}
+    return bool(left) and "seed.json" not in left
 
 
 def _hashes(place: Path) -> dict[str, str]:

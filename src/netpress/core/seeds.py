@@ -135,7 +135,7 @@ def save(context: Context, folder: Path, seed: int, made: Made, model_id: ModelI
     data = context.manifest
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
-    onnx = export_onnx(network, in_channels, size, size)
+    onnx = export_onnx(network, in_channels, size, size, f"{model_id or context.model_id} seed {seed}")
     spec = Spec(
         model_id=model_id or context.model_id,
         seed=seed,
@@ -229,12 +229,13 @@ def fresh_network(item: Design, manifest: Manifest, seed: int) -> nn.Module:
     """Build the item's architecture with weights drawn from `seed`.
 
     Raises:
-        ConfigError: it would not come back from its spec; see `networks.require_rebuilt`.
+        ParamsError: it gives no logits, or would not come back from its spec; see `networks.require_rebuilt`.
     """
     torch.manual_seed(seed)
     network = build_model(item.arch, len(manifest.classes), manifest.channels, **item.options)
     size = manifest.resolution
-    require_rebuilt(network, item.arch, len(manifest.classes), item.options, [], (manifest.channels, size, size))
+    shape = (manifest.channels, size, size)
+    require_rebuilt(network, item.arch, len(manifest.classes), item.options, [], shape, "arch")
     return network
 
 

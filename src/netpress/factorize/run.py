@@ -4,11 +4,13 @@ A method is a file of `methods/` with `Options`, `EXAMPLE` and
 
     factorize(layer: Conv2d | Linear, options, inputs) -> nn.Sequential | None
 
-a chain of such layers that approximates `layer`, or None where it stays as it is. `inputs` is an iterator over batches
+a chain of such layers that approximates `layer` and takes and gives the same shapes, or None where it stays as it is.
+`inputs` is an iterator over batches
 of the layer's inputs on training images, (B, C, H, W) or (B, ..., features), computed only if it is iterated. `KNOB` is
 the option to change where all layers stay, and how.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from netpress.base.errors import ParamsError
 from netpress.core.batches import Batch
 from netpress.core.context import Context, Method
-from netpress.core.edits import Edit, replace_edit, replace_layer
+from netpress.core.edits import CHAINABLE, Edit, replace_edit, replace_layer
 from netpress.core.measure import evaluate, evidence
 from netpress.core.networks import require_rebuilt
 from netpress.core.resume import Workspace
@@ -51,7 +53,7 @@ def factorize_network(network: nn.Module, method: Method, batches: Callable[[], 
     `batches` yields training batches, always the same.
 
     Raises:
-        ParamsError: the method leaves every layer as it is.
+        ParamsError: the method leaves every layer as it is, or gives a chain that cannot take its layer's place.
     """
     network.eval()
     # No subclasses: what they compute with their weight is their own affair.
@@ -70,8 +72,62 @@ def factorize_network(network: nn.Module, method: Method, batches: Callable[[], 
         text = f"{method.name} leaves all {len(layers)} layers as they are, the widest has {widest} channels"
         raise ParamsError([(key, f"{key} = {value}: {text}; {how}")])
     for name, chain in chains.items():
+        if fault := _fault_of_chain(layers[name], chain):
+            text = f"{method.name} cannot replace layer '{name}' ({type(layers[name]).__name__}): {fault}"
+            raise ParamsError([("method", f"method = {method.name}: {text}")])
+    for name, chain in chains.items():
         replace_layer(network, name, chain)
     return replace_edit(chains)
+
+
+def _fault_of_chain(layer: nn.Conv2d | nn.Linear, chain: Any) -> str:
+    """Say why `chain` cannot take the place of `layer`; nothing where it can."""
+    if not isinstance(chain, nn.Sequential) or not len(chain):
+        return f"it gives a {type(chain).__name__}; give an nn.Sequential of one layer or more, or None"
+    other = [type(part).__name__ for part in chain if type(part) not in (nn.Conv2d, nn.Linear)]
+    if other:
+        return f"a chain may hold {' and '.join(CHAINABLE)}, not a {other[0]}"
+    wanted, found = _sides([layer]), _sides(list(chain))
+    faults = [f"{side} {found[side]} in place of {wanted[side]}" for side in wanted if found[side] != wanted[side]]
+    if faults:
+        return f"its chain has {' and '.join(faults)}"
+    given = output = _example(layer)
+    for part in chain:
+        try:
+            output = _on_meta(part, output)
+        except (RuntimeError, ValueError) as error:
+            return f"{part} of its chain does not run on {tuple(output.shape)} ({str(error).splitlines()[0]})"
+    sizes = [tuple(images.shape) for images in (output, given, _on_meta(layer, given))]
+    if sizes[0] != sizes[2]:
+        return "its chain gives {} for inputs of {} in place of {}; look at kernels and padding".format(*sizes)
+    return ""
+
+
+def _sides(layers: list[Any]) -> dict[str, Any]:
+    """Return inputs, outputs and stride of a chain of convolutions and linear layers."""
+    first, last = layers[0], layers[-1]
+    strides = [layer.stride for layer in layers if isinstance(layer, nn.Conv2d)]
+    return {
+        "inputs": first.in_channels if isinstance(first, nn.Conv2d) else first.in_features,
+        "outputs": last.out_channels if isinstance(last, nn.Conv2d) else last.out_features,
+        "stride": tuple(math.prod(along) for along in zip(*strides, strict=True)),
+    }
+
+
+def _example(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """Return inputs of `layer` without storage: images of two unlike sides, so that a lost row or column shows."""
+    if isinstance(layer, nn.Linear):
+        return torch.zeros(2, layer.in_features, device="meta")
+    height, width = (64 + step * size for step, size in zip(layer.dilation, layer.kernel_size, strict=True))
+    return torch.zeros(2, layer.in_channels, height, width + 1, device="meta")
+
+
+@torch.no_grad()
+def _on_meta(module: nn.Module, images: Tensor) -> Tensor:
+    """Return what `module` gives for `images`, both without storage."""
+    weights = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
+    output: Tensor = torch.func.functional_call(module, weights, images)
+    return output
 
 
 @torch.no_grad()

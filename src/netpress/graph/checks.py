@@ -69,6 +69,8 @@ def checked(document: Document) -> Params:
         for key, model_id in _named_by_report(params):
             collect(faults, partial(check_model_id, model_id, key, key, known.items, known.stages))
     if params and not faults:
+        _check_networks(faults, params)
+    if params and not faults:
         _check_seeds(faults, params)
         _check_sizes(faults, known.items)
         _check_curves(faults, params)
@@ -157,6 +159,30 @@ def _check_seeds(faults: Faults, params: Params) -> None:
                 key = ModelId(model_id).key + (".seeds" if item.seeds else "")
                 text = f"its parent {parent} has the seeds {known} and not {missing[0]}; give both the same seeds"
                 faults.append((key, f"{key}: {text}"))
+
+
+def _check_networks(faults: Faults, params: Params) -> None:
+    """Add to `faults` items whose network cannot be built; published weights are not fetched."""
+    from netpress.graph.rounds import known_shape
+
+    for model_id, item in params.items().items():
+        key = ModelId(model_id).key
+        if hasattr(item, "arch"):
+            try:
+                _build(item.arch, json.dumps(item.options, sort_keys=True), known_shape(params.data))
+            except ParamsError as error:
+                faults += error.below(key).faults
+            except Exception as error:  # whatever the file of an architecture raises
+                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+                faults.append((f"{key}.arch", f"{key}.arch = {item.arch}: it cannot be built ({reason})"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _build(arch: str, options: str, shape: tuple[int, int]) -> None:
+    """Build an architecture with the JSON `options` for (classes, channels), without storage where that can be."""
+    from netpress.core.networks import build_on_meta
+
+    build_on_meta(arch, *shape, **json.loads(options))
 
 
 def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:

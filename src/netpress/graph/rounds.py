@@ -16,16 +16,15 @@ from netpress.prune.channels import MAX_ROUNDS, NextRate, next_rate_of, plan_rou
 def check_epochs(item: Prune, parent: Any, data: Data) -> None:
     """Raise when the curve `item` has fewer epochs than rounds, where its parent is an architecture that is not edited.
 
-    Counting takes milliseconds; what it finds too few is planned in earnest, which takes seconds. A source whose
-    classes are not known beforehand counts as one of two, which take the fewest rounds; the stage itself knows.
+    Counting takes milliseconds; what it finds too few is planned in earnest, which takes seconds. The fewest classes
+    take the fewest rounds; the stage itself knows.
 
     Raises:
         ParamsError: of keys below the item.
     """
     if not hasattr(parent, "arch"):
         return
-    classes = len(getattr(plugins.load("ingest/sources", data.module), "CLASSES", "ab"))
-    shape = classes, 1 if data.source == "fashion-mnist" else 3
+    shape = known_shape(data)
     options = json.dumps(parent.options, sort_keys=True)
     next_rate = next_rate_of(item)
     if item.epochs < estimated_rounds(parent.arch, options, shape, next_rate, item.round_to):
@@ -34,6 +33,12 @@ def check_epochs(item: Prune, parent: Any, data: Data) -> None:
         rounds = len(plan_rounds(network, example, next_rate, item.round_to))
         if item.epochs < rounds:
             raise too_few_epochs(item.epochs, f"{rounds} rounds or more")
+
+
+def known_shape(data: Data) -> tuple[int, int]:
+    """Return the classes and channels of the data; two classes where they are not known beforehand."""
+    classes = len(getattr(plugins.load("ingest/sources", data.module), "CLASSES", "ab"))
+    return classes, 1 if data.source == "fashion-mnist" else 3
 
 
 def estimated_rounds(arch: str, options: str, shape: tuple[int, int], next_rate: NextRate, round_to: int) -> int:

@@ -7,9 +7,9 @@ edit of params.yaml that re-runs what it must, and a model is rebuilt by the cod
 import sys
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from netpress.base.errors import ParamsError
@@ -46,17 +46,24 @@ class Options(Strict):
             raise ValueError("it is a link that leads out of the project; put the file itself there")
         return path
 
-    @model_validator(mode="after")
-    def _is_the_file(self) -> Self:
-        found = sha256_bytes(self.file.read_bytes())
-        if self.sha256 != found:
-            raise ValueError(f"{self.path} is another file than sha256 says; look at it, then write sha256: {found}")
-        return self
+    @field_validator("sha256")
+    @classmethod
+    def _is_of_the_file(cls, sha256: str, info: ValidationInfo) -> str:
+        path = info.data.get("path")
+        found = sha256_bytes((find_root() / path).read_bytes()) if path else sha256
+        if sha256 != found:
+            raise ValueError(f"{path} is another file, of the sha256 {found}; look at it, then write sha256: {found}")
+        return sha256
 
     @property
     def file(self) -> Path:
         """The file on this machine."""
         return find_root() / self.path
+
+
+def title(options: Options) -> str:
+    """Return what messages call the network."""
+    return f"{options.path}: {options.factory}"
 
 
 def build(num_classes: int, in_channels: int, options: Options) -> nn.Module:

@@ -35,6 +35,8 @@ BOUNDS = (
     (annotated_types.MinLen, "min_length", "at least", True),
     (annotated_types.MaxLen, "max_length", "at most", True),
 )
+#: Characters of a value that a message shows: a sha256 with its quotes.
+SHOWN = 66
 #: Faults of a file put into words; nobody fixes more in one go.
 MAX_FAULTS = 1000
 
@@ -103,7 +105,7 @@ def _hint(field: FieldInfo | None, value: Any) -> str:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def _resolve(cls: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] | None, FieldInfo | None]:

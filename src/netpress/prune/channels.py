@@ -255,6 +255,9 @@ def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor]) -> Tenso
     Args:
         group: torch-pruning's: coupled layers, and which of their outputs or inputs belong to the group.
         values: of a layer, one for each of its outputs, or inputs.
+
+    Raises:
+        ValueError: `values` gives another number of them; names the layer.
     """
     from torch_pruning import function
 
@@ -262,7 +265,11 @@ def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor]) -> Tenso
     found: list[tuple[list[int], Tensor]] = []
     for place, (dependency, indices) in enumerate(group):
         if isinstance(getattr(dependency.layer, "weight", None), Tensor):
-            of_layer = values(dependency.layer, dependency.pruning_fn in inputs)
+            of_inputs = dependency.pruning_fn in inputs
+            of_layer, like = values(dependency.layer, of_inputs), by_channel(dependency.layer, dependency.layer.weight, of_inputs)
+            if of_layer.shape != like.shape:
+                what = f"{'inputs' if of_inputs else 'outputs'} of layer '{dependency.target.name}'"
+                raise ValueError(f"values of shape {tuple(of_layer.shape)} for the {len(like)} {what}")
             found.append((group[place].root_idxs, of_layer[indices]))
     total = found[0][1].new_zeros(1 + max(max(channels) for channels, _ in found))
     for channels, of_layer in found:  # several inputs of a linear layer may belong to one channel

@@ -62,7 +62,8 @@ def quantize_model(context: Context) -> None:
 def _quantize_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
     parent, method = context.parent(seed), context.method()
     data, tuned = quantize_parent(context, parent, method, seed, work)
-    module, written = (OnnxModule(data, context.config.runtime.threads, fused) for fused in (True, False))
+    name, threads = f"the file that {method.name} gave for {work.label}", context.config.runtime.threads
+    module, written = (OnnxModule(data, threads, fused, name) for fused in (True, False))
     difference = fused_difference(module, written, calibration_images(context.train, COMPARED, seed))
     if difference > MOST_DIFFERENT:
         key = f"{context.model_id.key}.method_options"
@@ -111,7 +112,7 @@ def quantize_parent(
         onnx,
         lambda count: calibration_images(context.train, count, seed),
         finetune,
-        lambda network: _exported(network, parent.spec),
+        lambda network: _exported(network, parent.spec, f"the network of {method.name} for {work.label}"),
     )
     data = without_metadata(method.call("quantize", trained, method.options, gives=(bytes,)))
     if context.item.epochs and not tuned:
@@ -120,9 +121,9 @@ def quantize_parent(
     return data, tuned
 
 
-def _exported(network: nn.Module, spec: Spec) -> bytes:
-    """Export a network of the shape that `spec` describes, wherever it was trained."""
-    return export_onnx(network.to("cpu").eval(), spec.in_channels, spec.height, spec.width)
+def _exported(network: nn.Module, spec: Spec, name: str) -> bytes:
+    """Export a network of the shape that `spec` describes, wherever it was trained; messages call it `name`."""
+    return export_onnx(network.to("cpu").eval(), spec.in_channels, spec.height, spec.width, name)
 
 
 def calibration_images(train: DeviceSplit, count: int, seed: int) -> np.ndarray:
