@@ -144,7 +144,7 @@ def test_an_architecture_whose_file_fails_is_seen(project, capsys, monkeypatch):
     checks._build.cache_clear()
     assert main(["doctor", "--quiet"]) == 1
     error = capsys.readouterr().err
-    assert "lowrank.compact_groups2.arch = compact_cnn: it cannot be built (RuntimeError: no such thing)" in error
+    assert "lowrank.compact_groups2.arch = compact_cnn: it cannot be built: RuntimeError: no such thing" in error
 
 
 def test_no_published_weights_are_fetched(project, monkeypatch):

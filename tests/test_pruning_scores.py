@@ -10,7 +10,7 @@ from netpress.core.measure import count_params
 from netpress.core.networks import build_model
 from netpress.params import plugins
 from netpress.params.schema import parse
-from netpress.prune.channels import remove_channels
+from netpress.prune.channels import by_channel, over_group, remove_channels
 from netpress.prune.scores import taylor
 
 
@@ -40,6 +40,15 @@ def test_the_norm_says_which_channel_is_the_weakest(norm, weakest):
     assert removed["first"] == [weakest]
     assert network.first.out_channels == network.second.in_channels == 3
     assert network.head.out_features == 2
+
+
+@pytest.mark.parametrize("values", [torch.ones(3), torch.ones(4, 1)], ids=["short", "two dimensions"])
+def test_values_for_other_than_the_channels_of_a_layer_name_the_layer(values):
+    def wrong(layer, of_inputs):
+        return by_channel(layer, layer.weight, of_inputs) if of_inputs else values
+
+    with pytest.raises(ValueError, match=rf"shape \({len(values)},.*\) for the 4 outputs of layer '(first|second)"):
+        remove_channels(Two(), torch.zeros(2, 1, 9, 9), 0.5, 1, lambda group: over_group(group, wrong))
 
 
 NAMES = plugins.names("prune/scores")

@@ -7,6 +7,7 @@ import torch
 from onnx import numpy_helper
 from test_quantization import one_layer, trained_on
 
+from netpress.base.errors import ParamsError
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
 from netpress.quantize.methods import fp16, int8_static
@@ -48,6 +49,16 @@ def test_minmax_spans_all_calibration_images_to_the_last(network):
 def test_percentiles_cut_what_is_rare(network):
     """Of 100,000 values one lies at 6 and one at -3."""
     assert input_scale(quantized(network, spread(128, 6.0), "percentile")) < 0.8 * 9 / 255
+
+
+def test_what_onnxruntime_cannot_quantize_is_an_error_that_names_another_method(network, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("no int8 form of this operator")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", refuse)
+    message = r"int8_static: onnxruntime cannot quantize this network \(no int8 form of .*\); choose weights or fp16"
+    with pytest.raises(ParamsError, match=message):
+        quantized(network, spread(4, 1), "minmax")
 
 
 def test_fp16_holds_what_is_too_large_at_its_largest_value():

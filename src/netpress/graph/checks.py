@@ -12,6 +12,7 @@ from typing import Any
 from netpress.base.errors import ParamsError
 from netpress.base.model_id import ModelId
 from netpress.base.project import MODEL_STAGES
+from netpress.params import plugins
 from netpress.params.document import MAX_SHOWN, Document, read_document
 from netpress.params.families import FAMILIES
 from netpress.params.items import RECIPE_KEYS, Data, Distill, Params, Prune, Train, parents_of
@@ -173,8 +174,9 @@ def _check_networks(faults: Faults, params: Params) -> None:
             except ParamsError as error:
                 faults += error.below(key).faults
             except Exception as error:  # whatever the file of an architecture raises
-                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-                faults.append((f"{key}.arch", f"{key}.arch = {item.arch}: it cannot be built ({reason})"))
+                place = plugins.origin(error) or "it cannot be built"
+                text = f"{key}.arch = {item.arch}: {place}: {plugins.first_line(error)}"
+                faults.append((f"{key}.arch", text))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -265,15 +265,15 @@ def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor]) -> Tenso
     found: list[tuple[list[int], Tensor]] = []
     for place, (dependency, indices) in enumerate(group):
         if isinstance(getattr(dependency.layer, "weight", None), Tensor):
-            of_inputs = dependency.pruning_fn in inputs
-            of_layer, like = values(dependency.layer, of_inputs), by_channel(dependency.layer, dependency.layer.weight, of_inputs)
-            if of_layer.shape != like.shape:
-                what = f"{'inputs' if of_inputs else 'outputs'} of layer '{dependency.target.name}'"
-                raise ValueError(f"values of shape {tuple(of_layer.shape)} for the {len(like)} {what}")
+            layer, of_inputs = dependency.layer, dependency.pruning_fn in inputs
+            of_layer, channels = values(layer, of_inputs), len(by_channel(layer, layer.weight, of_inputs))
+            if of_layer.shape != (channels,):
+                what = f"{channels} {'inputs' if of_inputs else 'outputs'} of layer '{dependency.target.name}'"
+                raise ValueError(f"values of shape {tuple(of_layer.shape)} for the {what}")
             found.append((group[place].root_idxs, of_layer[indices]))
-    total = found[0][1].new_zeros(1 + max(max(channels) for channels, _ in found))
-    for channels, of_layer in found:  # several inputs of a linear layer may belong to one channel
-        total.index_add_(0, torch.tensor(channels, device=total.device), of_layer)
+    total = found[0][1].new_zeros(1 + max(max(places) for places, _ in found))
+    for places, of_layer in found:  # several inputs of a linear layer may belong to one channel
+        total.index_add_(0, torch.tensor(places, device=total.device), of_layer)
     return total / len(found)
 
 

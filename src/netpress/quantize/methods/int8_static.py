@@ -21,6 +21,8 @@ from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
 from netpress.quantize.run import Trained
 
+#: Operators without integer kernels; onnxruntime cannot write int8 forms of those that share a scale (group norm).
+_IN_FP32 = ("InstanceNormalization",)
 EXAMPLE = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}
 
 
@@ -47,7 +49,8 @@ def quantize(model: Trained, options: Options) -> bytes:
         "percentile": CalibrationMethod.Percentile,
     }
     logging.getLogger().setLevel(logging.ERROR)
-    input_name = onnx.load_from_string(model.onnx).graph.input[0].name
+    graph = onnx.load_from_string(model.onnx).graph
+    input_name = graph.input[0].name
     with tempfile.TemporaryDirectory() as name:
         original, prepared, quantized = (Path(name) / f"{part}.onnx" for part in ("original", "prepared", "quantized"))
         original.write_bytes(model.onnx)
@@ -64,6 +67,7 @@ def quantize(model: Trained, options: Options) -> bytes:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=methods[options.calibration],
+                nodes_to_exclude=[node.name for node in graph.node if node.op_type in _IN_FP32],
                 extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
             )
         except ValueError as error:  # of operators that it knows no int8 form of; it names no layer
