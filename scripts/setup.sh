@@ -38,7 +38,7 @@ find_python() {
             fi
         done
     done
-    fail "no ${PYTHON:+usable }Python 3.11 or later${PYTHON:+ at PYTHON=$PYTHON}; install one, then run this again:" \
+    fail "no ${PYTHON:+usable }Python 3.11.4 or later${PYTHON:+ at PYTHON=$PYTHON}; install one, then run this again:" \
         "sudo apt install python3 python3-venv   (Debian 12+, Ubuntu 24.04+)" \
         "brew install python@3.13                (macOS)"
 }

@@ -92,7 +92,7 @@ def table(findings: list[Line]) -> str:
 def examine(root: Path, every_image: bool = False) -> Iterator[Line]:
     """Yield the findings for the project in `root`; `every_image` opens each image of the data source."""
     version = platform.python_version()
-    yield Line("ok" if sys.version_info >= (3, 11) else "FAIL", "python", f"{version} (3.11 or later)")
+    yield Line("ok" if sys.version_info >= (3, 11, 4) else "FAIL", "python", f"{version} (3.11.4 or later)")
     for package in PACKAGES:
         yield _package(package)
     yield _device()
