@@ -110,8 +110,7 @@ def conv(inputs, outputs, size=3, **changes):
 @pytest.mark.parametrize(
     ("chain", "says"),
     [
-        (nn.Conv2d(8, 16, 3), "it gives a Conv2d; give an nn.Sequential of one layer or more, or None"),
-        (nn.Sequential(), "it gives a Sequential; give an nn.Sequential of one layer or more, or None"),
+        (nn.Sequential(), "it gives an empty chain; give one of a layer or more, or None"),
         (nn.Sequential(conv(8, 4), nn.ReLU(), conv(4, 16)), "a chain may hold Conv2d and Linear, not a ReLU"),
         (nn.Sequential(conv(4, 4), conv(4, 16)), r"inputs 4 in place of 8 and stride \(1, 1\) in place of \(2, 2\)"),
         (nn.Sequential(conv(8, 4, stride=2), conv(4, 8)), "its chain has outputs 8 in place of 16"),

@@ -119,6 +119,12 @@ def test_a_file_that_onnxruntime_refuses_is_told_with_the_method_that_gave_it(tr
         quantized(trained, "w4")
 
 
+def test_bytes_that_are_no_onnx_file_are_refused(trained, monkeypatch):
+    monkeypatch.setattr(plugins.load("quantize/methods", "weights"), "quantize", lambda *_: b"no onnx")
+    with pytest.raises(ParamsError, match="method = weights: quantize returned 7 bytes that are no ONNX file; return"):
+        quantized(trained, "w4")
+
+
 @pytest.mark.parametrize("name", ["int8", "w4"])
 def test_what_is_quantized_by_default_runs_as_it_is_written(trained, name):
     assert 0 <= quantized(trained, name)["fused_difference"] <= MOST_DIFFERENT

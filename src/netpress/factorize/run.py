@@ -5,9 +5,8 @@ A method is a file of `methods/` with `Options`, `EXAMPLE` and
     factorize(layer: Conv2d | Linear, options, inputs) -> nn.Sequential | None
 
 a chain of such layers that approximates `layer` and takes and gives the same shapes, or None where it stays as it is.
-`inputs` is an iterator over batches
-of the layer's inputs on training images, (B, C, H, W) or (B, ..., features), computed only if it is iterated. `KNOB` is
-the option to change where all layers stay, and how.
+`inputs` is an iterator over batches of the layer's inputs on training images, (B, C, H, W) or (B, ..., features),
+computed only if it is iterated. `KNOB` is the option to change where all layers stay, and how.
 """
 
 import math
@@ -80,10 +79,10 @@ def factorize_network(network: nn.Module, method: Method, batches: Callable[[], 
     return replace_edit(chains)
 
 
-def _fault_of_chain(layer: nn.Conv2d | nn.Linear, chain: Any) -> str:
+def _fault_of_chain(layer: nn.Conv2d | nn.Linear, chain: nn.Sequential) -> str:
     """Say why `chain` cannot take the place of `layer`; nothing where it can."""
-    if not isinstance(chain, nn.Sequential) or not len(chain):
-        return f"it gives a {type(chain).__name__}; give an nn.Sequential of one layer or more, or None"
+    if not len(chain):
+        return "it gives an empty chain; give one of a layer or more, or None"
     other = [type(part).__name__ for part in chain if type(part) not in (nn.Conv2d, nn.Linear)]
     if other:
         return f"a chain may hold {' and '.join(CHAINABLE)}, not a {other[0]}"

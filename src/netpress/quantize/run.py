@@ -95,7 +95,8 @@ def quantize_parent(
     """Return the quantized file, without metadata, and the history of the fine-tuning, empty if there was none.
 
     Raises:
-        ParamsError: the item states epochs and the method does no fine-tuning, or the other way round.
+        ParamsError: the item states epochs and the method does no fine-tuning, or the other way round; or what the
+            method gives is no ONNX file.
     """
     tuned: History = []
 
@@ -114,11 +115,22 @@ def quantize_parent(
         finetune,
         lambda network: _exported(network, parent.spec, f"the network of {method.name} for {work.label}"),
     )
-    data = without_metadata(method.call("quantize", trained, method.options, gives=(bytes,)))
+    data = _checked(method, method.call("quantize", trained, method.options, gives=(bytes,)))
     if context.item.epochs and not tuned:
         epochs = context.item.epochs
         raise ParamsError([("epochs", f"epochs = {epochs}: {method.name} does no fine-tuning; set epochs: 0")])
     return data, tuned
+
+
+def _checked(method: Method, data: bytes) -> bytes:
+    """Return an ONNX file that `method` gave, without metadata; raise where it is none."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # which onnx stands on
+
+    try:
+        return without_metadata(data)
+    except DecodeError:
+        text = f"quantize returned {len(data)} bytes that are no ONNX file; return those of SerializeToString()"
+        raise method.unfit(text) from None
 
 
 def _exported(network: nn.Module, spec: Spec, name: str) -> bytes:
