@@ -141,7 +141,7 @@ def test_an_architecture_whose_file_fails_is_seen(project, capsys, monkeypatch):
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr(compact_cnn, "build", fail)
-    checks._build.cache_clear()
+    checks._count_params.cache_clear()
     assert main(["doctor", "--quiet"]) == 1
     error = capsys.readouterr().err
     assert "lowrank.compact_groups2.arch = compact_cnn: it cannot be built: RuntimeError: no such thing" in error

@@ -135,7 +135,6 @@ def require_rebuilt(
     Raises:
         ParamsError: it does not, or it does not run at all; names the first layer that fails or whose outputs differ.
     """
-
     was_training, device = network.training, next(network.parameters()).device
     images = torch.linspace(-1, 1, 2 * math.prod(shape), device=device).reshape(2, *shape)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # what is drawn changes no training

@@ -73,7 +73,7 @@ def checked(document: Document) -> Params:
         _check_networks(faults, params)
     if params and not faults:
         _check_seeds(faults, params)
-        _check_sizes(faults, known.items)
+        _check_sizes(faults, params)
         _check_curves(faults, params)
     if params is None or faults:
         raise ParamsError(faults)
@@ -164,13 +164,11 @@ def _check_seeds(faults: Faults, params: Params) -> None:
 
 def _check_networks(faults: Faults, params: Params) -> None:
     """Add to `faults` items whose network cannot be built; published weights are not fetched."""
-    from netpress.graph.rounds import known_shape
-
     for model_id, item in params.items().items():
         key = ModelId(model_id).key
         if hasattr(item, "arch"):
             try:
-                _build(item.arch, json.dumps(item.options, sort_keys=True), known_shape(params.data))
+                _count(item, params.data)
             except ParamsError as error:
                 faults += error.below(key).faults
             except Exception as error:  # whatever the file of an architecture raises
@@ -179,21 +177,14 @@ def _check_networks(faults: Faults, params: Params) -> None:
                 faults.append((f"{key}.arch", text))
 
 
-@functools.lru_cache(maxsize=1024)
-def _build(arch: str, options: str, shape: tuple[int, int]) -> None:
-    """Build an architecture with the JSON `options` for (classes, channels), without storage where that can be."""
-    from netpress.core.networks import build_on_meta
-
-    build_on_meta(arch, *shape, **json.loads(options))
-
-
-def _check_sizes(faults: Faults, items: Mapping[str, Any]) -> None:
+def _check_sizes(faults: Faults, params: Params) -> None:
     """Add to `faults` students with as many parameters as their teachers, where both can be counted beforehand."""
+    items = params.items()
     for model_id, item in items.items():
         teacher = items[ModelId(item.teacher).base] if isinstance(item, Distill) else None
         if hasattr(teacher, "arch"):
             try:
-                refuse_larger_student(item, _count(item), _count(teacher))
+                refuse_larger_student(item, _count(item, params.data), _count(teacher, params.data))
             except ParamsError as error:
                 faults += error.below(ModelId(model_id).key).faults
 
@@ -211,17 +202,19 @@ def _check_curves(faults: Faults, params: Params) -> None:
                 faults += error.below(ModelId(model_id).key).faults
 
 
-def _count(item: Any) -> int:
-    return _count_params(item.arch, json.dumps(item.options, sort_keys=True))
+def _count(item: Any, data: Data) -> int:
+    from netpress.graph.rounds import known_shape
+
+    return _count_params(item.arch, json.dumps(item.options, sort_keys=True), known_shape(data))
 
 
 @functools.lru_cache(maxsize=1024)
-def _count_params(arch: str, options: str) -> int:
-    """Count the parameters of an architecture with the JSON `options`; building one takes milliseconds."""
+def _count_params(arch: str, options: str, shape: tuple[int, int]) -> int:
+    """Count the parameters of an architecture with the JSON `options` for (classes, channels): milliseconds."""
     from netpress.core.measure import count_params
     from netpress.core.networks import build_on_meta
 
-    return count_params(build_on_meta(arch, **json.loads(options)))
+    return count_params(build_on_meta(arch, *shape, **json.loads(options)))
 
 
 def check_project(root: Path) -> Params:

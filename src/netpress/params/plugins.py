@@ -42,7 +42,9 @@ class Kind(NamedTuple):
 
 #: Family -> its kind; docs/methods.md says what the functions are given and return.
 KINDS = {
-    "models": Kind("architecture", "build(num_classes, in_channels, options)", ("initialize(network)",)),
+    "models": Kind(
+        "architecture", "build(num_classes, in_channels, options)", ("initialize(network)", "title(options)")
+    ),
     "ingest/sources": Kind("data source", "read(place, data, aside)", config=False),
     "distill/losses": Kind(
         "distillation method",

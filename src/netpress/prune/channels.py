@@ -266,7 +266,8 @@ def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor]) -> Tenso
     for place, (dependency, indices) in enumerate(group):
         if isinstance(getattr(dependency.layer, "weight", None), Tensor):
             layer, of_inputs = dependency.layer, dependency.pruning_fn in inputs
-            of_layer, channels = values(layer, of_inputs), len(by_channel(layer, layer.weight, of_inputs))
+            channels = layer.weight.shape[1] * getattr(layer, "groups", 1) if of_inputs else len(layer.weight)
+            of_layer = values(layer, of_inputs)
             if of_layer.shape != (channels,):
                 what = f"{channels} {'inputs' if of_inputs else 'outputs'} of layer '{dependency.target.name}'"
                 raise ValueError(f"values of shape {tuple(of_layer.shape)} for the {what}")
