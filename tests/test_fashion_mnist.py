@@ -99,7 +99,7 @@ def replace(folder, name, content):
             struct.pack(">2I", 2049, 30) + b"\0" * 29 + b"\x0b",
             "the label 11 for image 29",
         ),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0" * 999)[:-20], "cannot be read"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0" * 999, mtime=0)[:-20], "cannot be read"),
         ("train-images-idx3-ubyte.gz", b"<html>not found</html>", "cannot be read"),
         ("SHA256SUMS", b"0" * 64 + b"  train-labels-idx1-ubyte\n", "is not what"),
     ],
