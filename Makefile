@@ -15,8 +15,8 @@ help: ## show this list
 setup: ## make or fix .venv (PYTHON=python3.12 chooses the interpreter)
 	@scripts/setup.sh
 
-repro: setup ## run the pipeline of params.yaml: data, models, tables, figures
-	@scripts/repro.sh
+repro: setup ## run the pipeline of params.yaml: data, models, tables, figures (ARGS="-j 1" runs one stage at a time)
+	@scripts/repro.sh $(ARGS)
 
 test: setup ## run all tests but the exhaustive ones
 	@$(PYTEST) $(ARGS)
@@ -32,9 +32,9 @@ lint: setup ## check style, formatting and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: setup ## measure speed, the cost of checkpoints, and memory on this machine
+bench: setup ## measure speed, as ratios, and memory on this machine; 20 minutes (ARGS=--quick: two, speed alone)
 	@$(RUN) python benchmarks/bench.py $(ARGS)
-	@$(RUN) python benchmarks/memory.py
+	@case "$(ARGS)" in *--quick*) ;; *) $(RUN) python benchmarks/memory.py ;; esac
 
 gate: setup ## check that the committed dvc.lock follows from the committed code and params
 	@scripts/check_lock.sh

@@ -1,192 +1,128 @@
-"""Speed of the training loop, as ratios to an ordinary PyTorch loop in the same run.
+"""How fast netpress is, as ratios to something ordinary that is measured in turn with it, in the same run.
 
-The baseline reads one picture at a time through a DataLoader without workers, augments it with
-torchvision's transforms and keeps PyTorch's default memory format; model, batch size and optimizer are
-the same. Rounds of baseline and candidates alternate, and medians are compared, because machines are noisy.
+Training: `fit` beside an ordinary PyTorch loop (PIL, torchvision's transforms, DataLoader without and with processes
+that load images, fp32, default memory format), on a quiet machine and beside a process that multiplies matrices; the
+limit is the rate of the best matrix product here. Distillation: the same, and torchdistill's loop. Each loop has a
+process of its own that lives on between its rounds; ours waits as the pipeline does, the others as OpenMP does where
+nothing is set. Then start-up, `dvc repro` with nothing to do, `prepare`, int8, and the share of a run's time that is
+spent on checkpoints. Every cell is a median with the lowest and the highest round.
 
-Then what checkpoints cost: the share of a run's time that is spent on them, where a network is small, where its
-epochs are short, and where it is large.
+    python benchmarks/bench.py                                   about 20 minutes on two cores
+    python benchmarks/bench.py --quick                           two networks, two minutes
+    python benchmarks/bench.py --write docs/results/bench.md     the whole table, into the file too
 
-    python benchmarks/bench.py [--images N] [--rounds N]
+torchdistill is installed beside the requirements, into a folder of its own:
+    uv pip install --no-deps --target build/torchdistill torchdistill==1.1.5
 """
 
 import argparse
-import contextlib
-import io
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
-from functools import partial
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from speed.cases import CASES, PAIR, QUICK
+from speed.commands import beside_training, checkpoints
+from speed.training import Effort, sections
 
-from netpress.core.batches import DeviceSplit
-from netpress.core.checkpoint import Checkpoint, History
-from netpress.core.engine import Schedule, fit, make_optimizer
-from netpress.core.networks import build_model
-from netpress.params.recipes import Augment, Recipe, Runtime
+from netpress.base.errors import NetpressError
+from netpress.base.files import write_text
+from netpress.process.environment import cpu_name
 
-RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
-RECIPE = Recipe(
-    optimizer="sgd",
-    lr=0.05,
-    body_lr=1.0,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="one_cycle",
-    warmup=0.3,
-    batch_size=128,
-    min_steps=0,
-    label_smoothing=0.0,
-    clip_norm=0.0,
-    average=0.0,
-    augment=Augment(flip=True, crop_padding=2, resized_crop=0.0, erasing=0.0, mixup=0.0),
-)
-NETWORKS: list[tuple[str, dict[str, float | str]]] = [
-    ("resnet18", {"width": 0.25, "stem": "pooled"}),
-    ("mobile_student", {"width": 0.5}),
-]
+ROOT = Path(__file__).parent.parent
+PARTS = ("training", "beside", "checkpoints")
 
 
-#: What it is called, architecture, options, images and epochs of the runs whose checkpoints are timed.
-CHECKPOINTED: list[tuple[str, str, dict[str, float | str], int, int]] = [
-    ("resnet18 at width 0.25", "resnet18", {"width": 0.25, "stem": "pooled"}, 8000, 8),
-    ("mobile_student, short epochs", "mobile_student", {"width": 0.5}, 500, 100),
-    ("large_cnn, 14 M parameters", "large_cnn", {"width": 0.5}, 128, 100),
-]
-
-
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """A split as an ordinary data set: one PIL picture at a time through torchvision's transforms."""
-
-    def __init__(self, split: DeviceSplit) -> None:
-        from torchvision import transforms
-
-        self._split = split
-        self._transform = transforms.Compose(
-            [
-                transforms.RandomCrop(split.images.shape[1], padding=2),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(split.mean, split.std),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        picture = Image.fromarray(self._split.images[index, :, :, 0].numpy())
-        return self._transform(picture), int(self._split.labels[index])
-
-
-def made_up(count: int) -> DeviceSplit:
-    """Noise in the shape of Fashion-MNIST; speed does not depend on the pictures."""
-    images = torch.randint(0, 256, (count, 28, 28, 1), dtype=torch.uint8)
-    return DeviceSplit(images, torch.arange(count) % 10, 10, (0.3,), (0.35,), channels_last=True)
-
-
-def ordinary(arch: str, options: dict[str, float | str], split: DeviceSplit) -> None:
-    """One epoch the ordinary way."""
-    network = build_model(arch, 10, 1, **options).train()
-    optimizer = make_optimizer(network, RECIPE, nn.ModuleDict(), "")
-    for images, labels in DataLoader(Pictures(split), batch_size=RECIPE.batch_size, shuffle=True):
-        loss = nn.functional.cross_entropy(network(images), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-
-def ours(arch: str, options: dict[str, float | str], split: DeviceSplit, runtime: Runtime) -> None:
-    """One epoch of the engine, with a validation split too small to count."""
-    network = build_model(arch, 10, 1, **options)
-    few = DeviceSplit(split.images[:16], split.labels[:16], 10, split.mean, split.std, runtime.channels_last)
-    whole = DeviceSplit(split.images, split.labels, 10, split.mean, split.std, runtime.channels_last)
-    with quiet():
-        fit(network, whole, few, Schedule(RECIPE, 1, 0), runtime, "bench")
-
-
-def checkpoint_share(
-    arch: str, options: dict[str, float | str], split: DeviceSplit, epochs: int
-) -> tuple[float, float, int]:
-    """Train with checkpoints; return the seconds of the run, those spent on checkpoints, and how many there were."""
-    spent, written = 0.0, 0
-
-    class Timed(Checkpoint):
-        """Notes what each checkpoint takes."""
-
-        def save_if_due(self, network: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
-            nonlocal spent, written
-            before, last = time.perf_counter(), self._last
-            super().save_if_due(network, optimizer, history)
-            spent += time.perf_counter() - before
-            written += self._last != last
-
-    network = build_model(arch, 10, 1, **options)
-    few = DeviceSplit(split.images[:16], split.labels[:16], 10, split.mean, split.std, RUNTIME.channels_last)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        checkpoint = Timed(Path(folder) / "fit")
-        whole = seconds(
-            lambda: void(fit(network, split, few, Schedule(RECIPE, epochs, 0), RUNTIME, "bench", checkpoint=checkpoint))
-        )
-    return whole, spent, written
-
-
-def quiet() -> contextlib.AbstractContextManager[object]:
-    """Keep the lines of progress out of the table."""
-    return contextlib.redirect_stderr(io.StringIO())
-
-
-def void(_: object) -> None:
-    """Drop a result."""
-
-
-def seconds(work: Callable[[], None]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Print images a second of each loop and the ratio to the baseline."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what the command line asks for and print it as Markdown; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2560, help="images of one epoch (default: 2560)")
-    parser.add_argument("--rounds", type=int, default=3, help="times each loop is run (default: 3)")
-    args = parser.parse_args()
-    torch.set_num_threads(RUNTIME.threads)
-    split = made_up(args.images)
-    contiguous = RUNTIME.model_copy(update={"channels_last": False})
-    bf16 = RUNTIME.model_copy(update={"precision": "bf16"})
-    print(f"{args.images} images of 28x28, batch {RECIPE.batch_size}, {RUNTIME.threads} threads")
-    for arch, options in NETWORKS:
-        loops: dict[str, Callable[[], None]] = {
-            "ordinary loop (baseline)": partial(ordinary, arch, options, split),
-            "netpress, contiguous": partial(ours, arch, options, split, contiguous),
-            "netpress, channels_last (default)": partial(ours, arch, options, split, RUNTIME),
-            "netpress, channels_last, bf16": partial(ours, arch, options, split, bf16),
-        }
-        times: dict[str, list[float]] = {name: [] for name in loops}
-        for round_number in range(args.rounds + 1):
-            for name, work in loops.items():
-                spent = seconds(work)
-                if round_number:  # the first round warms up
-                    times[name].append(spent)
-        base = statistics.median(times["ordinary loop (baseline)"])
-        print(f"\n{arch} {options}")
-        for name, spent_all in times.items():
-            median = statistics.median(spent_all)
-            print(f"  {name:36}{args.images / median:8,.0f} img/s   {base / median:5.2f}x")
-    print("\ncheckpoints                              epochs  written   run    checkpoints  share")
-    for title, arch, options, images, epochs in CHECKPOINTED:
-        whole, spent, written = checkpoint_share(arch, options, made_up(images), epochs)
-        print(f"  {title:36}{epochs:8}{written:9}{whole:7.1f} s{spent:10.3f} s{spent / whole:10.2%}")
+    parser.add_argument("--quick", action="store_true", help="training alone, two networks, short rounds")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given again")
+    parser.add_argument("--rounds", type=_positive, help="of each candidate (default: 5; with --quick 3)")
+    parser.add_argument("--seconds", type=_seconds, help="of a round, at least a step (default: 0.6; with --quick 0.3)")
+    parser.add_argument("--threads", type=_threads, default=2, help="of each loop (default: 2)")
+    parser.add_argument("--torchdistill", type=_folder, metavar="FOLDER", help="where torchdistill was installed")
+    parser.add_argument("--pictures", type=Path, metavar="ZIP", help="photos in Food-11's layout, for `prepare`")
+    parser.add_argument("--write", type=_place, metavar="FILE", help="write the Markdown there, too")
+    given = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(given)
+    rounds, seconds = args.rounds or (3 if args.quick else 5), args.seconds or (0.3 if args.quick else 0.6)
+    effort = Effort(args.threads, rounds, seconds, args.torchdistill)
+    try:
+        text = report(args, effort, shlex.join(["python", "benchmarks/bench.py", *given]))
+        if args.write:
+            write_text(args.write, text)
+    except NetpressError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text, end="")
+    return 0
+
+
+def report(args: argparse.Namespace, effort: Effort, command: str) -> str:
+    """Measure the parts that are asked for; return the page."""
+    parts = args.only or (PARTS[:1] if args.quick else PARTS)
+    found = [head(effort, command)]
+    if "training" in parts:
+        pair = [PAIR] if effort.torchdistill or not args.quick else []
+        found.append(sections([*(QUICK if args.quick else CASES), *pair], effort))
+    if "beside" in parts:
+        found.append(beside_training(ROOT, args.pictures, effort))
+    if "checkpoints" in parts:
+        found.append(checkpoints(effort))
+    return "\n".join(found)
+
+
+def head(effort: Effort, command: str) -> str:
+    """Return the title, and on what machine and how it was measured."""
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime", "dvc"))
+    return (
+        f"# Speed\n\n{cpu_name()}, {os.cpu_count()} cores, {effort.threads} threads; {packages}, Python "
+        f"{platform.python_version()}. Medians of {effort.rounds} rounds (lowest to highest); the rounds of all "
+        f"candidates alternate, and each ratio is the median of the ratios of rounds that followed one another.\n\n"
+        f"```sh\n{command}\n```\n"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of 1 or more is wanted")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    cores = os.cpu_count() or 1
+    if _positive(text) > cores:
+        raise argparse.ArgumentTypeError(f"{text}: this machine has {cores} cores")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 60:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0, at most 60, is wanted")
+    return seconds
+
+
+def _folder(text: str) -> Path:
+    place = Path(text).resolve()
+    if not (place / "torchdistill/__init__.py").is_file():
+        command = f"uv pip install --no-deps --target {text} torchdistill==1.1.5"
+        raise argparse.ArgumentTypeError(f"{text} holds no torchdistill; install it: {command}")
+    return place
+
+
+def _place(text: str) -> Path:
+    if not Path(text).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: its folder is not there; make it first")
+    return Path(text)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,9 @@ import statistics
 import time
 from typing import Any
 
+import netpress  # noqa: F401 (before torch: it says how threads wait)
+
+# isort: split
 import numpy as np
 import torch
 

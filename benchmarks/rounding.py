@@ -8,6 +8,9 @@
 import argparse
 from typing import NoReturn
 
+import netpress  # noqa: F401 (before torch: it says how threads wait)
+
+# isort: split
 import numpy as np
 import torch
 from torch import Tensor, nn

@@ -199,7 +199,7 @@ def main() -> int:
     if faults := [fault for mutant in chosen if (fault := mutant.fault())]:
         print("\n".join(faults))
         return 1
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as netpress says, of which each copy is to load its own
     for library in LIBRARIES:
         __import__(library)
     with tempfile.TemporaryDirectory(prefix="netpress-mutants-") as place:

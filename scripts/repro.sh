@@ -19,4 +19,4 @@ elif ! grep -qs 'no_scm = true' .dvc/config.local; then
 fi
 [ -f params.yaml ] || python -m netpress use default
 python -m netpress doctor --quiet
-exec python -m netpress.verify.repro "$@" # dvc repro, and what it has changed of the commit
+exec python -m netpress.verify.repro "$@" # netpress run, and what it has changed of the commit

@@ -1,12 +1,10 @@
 """Small data and settings that many tests share."""
 
 import functools
-import os
 
-# Before torch is loaded, here and in all that tests start: threads that spin while they wait keep other processes from
-# the cores. No result depends on it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import netpress  # noqa: F401 (before torch: it says how threads wait)
 
+# isort: split
 import exporter
 import pytest
 import standin
@@ -29,6 +27,7 @@ RECIPE = Recipe(
     optimizer="sgd",
     lr=0.05,
     body_lr=1.0,
+    bias_lr=1.0,
     momentum=0.9,
     weight_decay=5e-4,
     schedule="one_cycle",
@@ -38,6 +37,8 @@ RECIPE = Recipe(
     label_smoothing=0.0,
     clip_norm=5.0,
     average=0.0,
+    resize_from=1.0,
+    resize_until=0.8,
     augment=NO_AUGMENT,
 )
 

@@ -16,7 +16,7 @@ from netpress.core import artifacts, checkpoint
 from netpress.core import resume as store
 from netpress.core.artifacts import HISTORY, ONNX, SEEDS, SPEC, WEIGHTS
 from netpress.core.dataset import load_manifest, load_split
-from netpress.core.engine import make_optimizer
+from netpress.core.optimizer import make_optimizer
 from netpress.ingest.prepare import prepare
 from netpress.params import reader
 from netpress.report.collect import TestMetrics, _read

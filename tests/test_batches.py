@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netpress.core import batches
-from netpress.core.batches import _boxes, batches_per_epoch, crop_and_flip, erase, resize_boxes, training_batches
+from netpress.core.batches import (
+    _boxes,
+    alternating,
+    batches_per_epoch,
+    crop_and_flip,
+    erase,
+    resize_boxes,
+    training_batches,
+)
 
 ALL = NO_AUGMENT.model_copy(update={"flip": True, "crop_padding": 2, "erasing": 0.5})
 
@@ -163,7 +171,9 @@ def test_a_crop_may_begin_at_every_place():
     assert counts.tolist() == [400] * 25
 
 
-@pytest.mark.parametrize("changes", [{}, {"flip": True}, {"erasing": 0.9}, {"resized_crop": 0.3}, {"mixup": 1.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"flip": True}, {"flip": "alternating"}, {"erasing": 0.9}, {"resized_crop": 0.3}, {"mixup": 1.0}]
+)
 def test_order_and_every_augmentation_change_from_epoch_to_epoch(changes):
     split, augment = striped(50), NO_AUGMENT.model_copy(update=changes)
     first, second = epoch(split, augment), epoch(split, augment, number=1)
@@ -173,6 +183,54 @@ def test_order_and_every_augmentation_change_from_epoch_to_epoch(changes):
         assert np.array_equal(by_content(*first), by_content(*second))
     assert not torch.equal(first[1], second[1])
     assert not torch.equal(first[1], epoch(split, augment, seed=1)[1])
+
+
+def test_alternating_flips_show_each_image_both_ways_in_two_epochs():
+    """Which way comes first is drawn."""
+    split = striped(64)
+    split.images[:, 0, :, 0] = torch.arange(28, dtype=torch.uint8)  # so that no image is its own mirror image
+    split.images[:, 1, :, 0] = torch.arange(64, dtype=torch.uint8)[:, None]
+    augment = NO_AUGMENT.model_copy(update={"flip": "alternating"})
+    shown = []
+    for number in range(4):
+        batches = list(training_batches(split, augment, 0.0, 16, 0, number))
+        views, plain = torch.cat([b.images for b in batches]), torch.cat([b.plain() for b in batches])
+        mirrored = (views == plain.flip(3)).all((1, 2, 3))
+        assert ((views == plain).all((1, 2, 3)) == ~mirrored).all()
+        shown.append(mirrored[torch.cat([b.index for b in batches]).argsort()])
+    assert torch.equal(shown[0], ~shown[1])
+    assert torch.equal(shown[0], shown[2]) and torch.equal(shown[1], shown[3])
+    assert 16 < shown[0].sum() < 48
+
+
+def test_alternating_flips_are_drawn_from_the_seed_and_exact():
+    """A sum that rounds to 1 would flip an image in both of two epochs."""
+    first, second = (alternating(1_000_000, 0, number) < 0.5 for number in (0, 1))
+    assert (first != second).all()
+    assert 0.49 < first.mean() < 0.51
+    assert not np.array_equal(first, alternating(1_000_000, 1, 0) < 0.5)
+
+
+def test_alternating_flips_leave_the_other_draws_as_they_are(monkeypatch):
+    seen = []
+    monkeypatch.setattr(batches, "crop_and_flip", lambda images, draws, augment: seen.append(draws) or images)
+    monkeypatch.setattr(batches, "erase", lambda images, draws, probability: seen.append(draws) or images)
+    for flip in (True, "alternating"):
+        epoch(striped(50), ALL.model_copy(update={"flip": flip}), batch_size=50)
+    crop, erased, crop_alternating, erased_alternating = seen
+    assert torch.equal(crop[:, 1:], crop_alternating[:, 1:])
+    assert torch.equal(erased, erased_alternating)
+
+
+def test_random_flips_are_the_first_draw_of_each_image():
+    """So the views of `flip: true` are those of every version before."""
+    split = striped(50)
+    augment = NO_AUGMENT.model_copy(update={"flip": True})
+    draws = np.random.default_rng([3, 2, 1]).random((50, 8), dtype=np.float32)
+    for batch in training_batches(split, augment, 0.0, 16, 3, 2):
+        mirrored = torch.from_numpy(draws)[batch.index, 0] < 0.5
+        expected = torch.where(mirrored[:, None, None, None], batch.plain().flip(3), batch.plain())
+        assert torch.equal(batch.images, expected)
 
 
 def test_what_is_erased_does_not_depend_on_flip_and_crop(monkeypatch):

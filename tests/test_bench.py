@@ -16,7 +16,7 @@ from netpress.base.errors import ConfigError
 from netpress.core.batches import batches_per_epoch, enough_epochs, sized
 from netpress.core.dataset import load_manifest
 from netpress.core.fitting import fitted
-from netpress.core.runtime import environment_of, set_up
+from netpress.core.runtime import BF16, environment_of, set_up
 from netpress.core.seeds import chance
 from netpress.params.items import Prune, Train, VariantConfig
 from netpress.params.recipes import Recipe
@@ -30,6 +30,51 @@ def test_cuda_without_a_device_is_an_error_and_auto_is_not():
     assert set_up(RUNTIME.model_copy(update={"device": "auto"})).type == "cpu"
     assert torch.get_num_threads() == RUNTIME.threads
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+
+
+def with_cpu(monkeypatch, **capabilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "mixed"])
+@pytest.mark.parametrize(
+    "lacking",
+    [{"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, {"bf16": False}],
+)
+def test_bf16_is_refused_where_the_processor_cannot_compute_in_it(monkeypatch, precision, lacking):
+    with_cpu(monkeypatch, **lacking)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = rf"runtime\.precision = '{precision}': this processor has no instructions for bf16.*; set it to fp32"
+    for device in ("cpu", "auto"):
+        with pytest.raises(ConfigError, match=message) as caught:
+            set_up(RUNTIME.model_copy(update={"precision": precision, "device": device}))
+        assert [key for key, _ in caught.value.faults] == ["runtime.precision"]
+    set_up(RUNTIME)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which is set now, and taken back after the test
+    assert set_up(RUNTIME.model_copy(update={"precision": precision, "device": "auto"})).type == "cuda"
+
+
+@pytest.mark.parametrize(
+    "having",
+    [
+        {"avx512_bf16": True, "amx_bf16": False},
+        {"avx512_bf16": False, "amx_bf16": True},
+        {"bf16": True, "sve": False},
+        {"bf16": False, "sve_bf16": True},
+        {"architecture": "another"},
+    ],
+)
+def test_bf16_is_left_to_processors_that_have_it_or_of_which_nothing_is_known(monkeypatch, having):
+    with_cpu(monkeypatch, **having)
+    assert set_up(RUNTIME.model_copy(update={"precision": "bf16"})).type == "cpu"
+
+
+def test_pytorch_tells_of_this_processor_what_the_refusal_asks():
+    """The names are PyTorch's own; a newer one that renames them must not pass as a processor that is unknown."""
+    known = torch.cpu.get_capabilities()
+    if known["architecture"] in ("x86_64", "arm64", "aarch64"):
+        assert set(known) & set(BF16)
 
 
 def test_the_environment_says_where_the_arithmetic_was_done_and_nothing_of_the_host():

@@ -1,6 +1,7 @@
 """`python -m netpress doctor`: what it prints and when it fails."""
 
 import importlib.metadata
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -13,8 +14,11 @@ from source_samples import paint
 
 from netpress.__main__ import main
 from netpress.cli import doctor
+from netpress.core import kernels
+from netpress.core.kernels import convolve
 from netpress.graph import checks
 from netpress.models import compact_cnn
+from netpress.process import selftest
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,6 +30,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "data" / "fashion-mnist").mkdir(parents=True)
     (tmp_path / "data" / "fashion-mnist" / "images.gz").touch()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(selftest, "SPAN", 0.0)  # seconds for which a layer is timed: once is enough
     return tmp_path
 
 
@@ -102,10 +107,59 @@ def test_missing_and_old_packages(project, capsys, monkeypatch):
 
 
 def test_cuda_asked_for_and_absent(project, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "_has_cuda", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     edit(project / "params.yaml", "  device: cpu", "  device: cuda")
     assert main(["doctor", "--quiet"]) == 1
-    assert "runtime.device" in capsys.readouterr().err
+    assert "FAIL  runtime.device  runtime.device = 'cuda': PyTorch finds no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bf16_where_the_processor_has_none_is_seen_and_not_proposed(project, capsys, monkeypatch, has):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has, "amx_bf16": False})
+    edit(project / "params.yaml", "  precision: fp32", "  precision: bf16")
+    assert main(["doctor"]) == (0 if has else 1)
+    out = capsys.readouterr().out
+    assert ("FAIL  runtime.precision  runtime.precision = 'bf16': this processor has no" in out) != has
+    assert f"proposed: device: cpu, threads: 1, precision: {'mixed' if has else 'fp32'}" in out
+
+
+@pytest.mark.parametrize(
+    ("cores", "cuda", "says"),
+    [
+        (8, False, "threads: 1, precision: fp32; 8 jobs side by side (python -m netpress run)"),
+        (1, False, "threads: 1, precision: fp32; one job after another"),
+        (8, True, "proposed: device: auto, threads: 8, precision: bf16"),
+    ],
+)
+def test_a_runtime_is_proposed_that_suits_the_machine(project, capsys, monkeypatch, cores, cuda, says):
+    monkeypatch.setattr(doctor, "_device", lambda: doctor.Line("ok", "device", ""))
+    monkeypatch.setattr(doctor, "_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    main(["doctor"])
+    assert says in capsys.readouterr().out
+
+
+def test_the_speed_of_layers_is_said_unless_quiet(project, capsys, monkeypatch):
+    assert main(["doctor"]) == 0
+    words = capsys.readouterr().out
+    for case in selftest.CASES:
+        (speed,) = re.findall(rf"[:,] {re.escape(case.name)} (\d+\.\d)\b", words)
+        assert float(speed) < 1e6  # of one core
+    monkeypatch.setattr(selftest, "speeds", None)
+    assert main(["doctor", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1.001, "0.001"), (float("nan"), "nan")])
+def test_layers_that_are_computed_wrongly_are_named(project, capsys, monkeypatch, factor, said):
+    monkeypatch.setattr(kernels, "convolve", lambda *arguments: convolve(*arguments) * factor)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert main(["doctor", "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert "FAIL  arithmetic  off by more than 0.0001 of the largest value in double precision: 3x3 on 2x2" in err
+    assert f": 3x3 on 2x2 by {said}, depthwise on 2x2 by {said}, strided 1x1 by {said}\n" in err
+    assert "install PyTorch again" in err
 
 
 def test_more_threads_than_cores_is_a_warning(project, capsys):

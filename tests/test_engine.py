@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from netpress.base.errors import ConfigError, TrainingError
 from netpress.core import checkpoint
-from netpress.core.engine import Schedule, fit, layer_seed, learning_rate, make_optimizer
+from netpress.core.engine import Schedule, fit, layer_seed
 from netpress.core.measure import autocast, evaluate
 from netpress.core.networks import build_model
+from netpress.core.optimizer import learning_rate, make_optimizer, normalization_biases
 
 
 def small_network(seed=0):
@@ -176,6 +177,58 @@ def test_the_body_learns_more_slowly_than_the_head():
     assert moved == {name for name, p in network.named_parameters() if p is head.weight or p is head.bias}
 
 
+def norm_biases(network):
+    return [m.bias for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_the_biases_of_normalization_learn_at_their_own_rate():
+    network = small_network()
+    recipe = RECIPE.model_copy(update={"body_lr": 0.1, "bias_lr": 64.0})
+    fast = {id(p) for p in norm_biases(network)}
+    head = {id(p) for p in list(network.modules())[-1].parameters()}
+    assert fast and len(head) == 2
+    for group in make_optimizer(network, recipe, torch.nn.ModuleDict(), "3").param_groups:
+        for p in group["params"]:
+            assert group["factor"] == pytest.approx(6.4 if id(p) in fast else 1.0 if id(p) in head else 0.1)
+            assert group["weight_decay"] == (0.0005 if p.ndim > 1 else 0.0)
+
+
+def test_a_faster_bias_moves_so_many_times_as_far_in_the_first_step():
+    one_step = {"batch_size": 96, "warmup": 0.0, "clip_norm": 0.0, "weight_decay": 0.0, "lr": 0.001}
+    usual, faster = small_network(), small_network()
+    start = [p.detach().clone() for p in norm_biases(usual)]
+    run(usual, RECIPE.model_copy(update=one_step), epochs=1)
+    run(faster, RECIPE.model_copy(update=one_step | {"bias_lr": 64.0}), epochs=1)
+    for before, a, b in zip(start, norm_biases(usual), norm_biases(faster), strict=True):
+        torch.testing.assert_close(b - before, 64 * (a - before))
+    others = [
+        [p for name, p in network.named_parameters() if name not in normalization_biases(network)]
+        for network in (usual, faster)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*others, strict=True))
+
+
+def test_biases_of_normalization_are_told_by_the_weight_beside_them():
+    class Own(torch.nn.Module):
+        """Normalizes nothing, but has the parameters of a layer that does."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.zeros(3))
+
+    layers = [torch.nn.Conv2d(3, 3, 1), Own(), torch.nn.GroupNorm(1, 3), torch.nn.BatchNorm2d(3, affine=False)]
+    layers += [torch.nn.PReLU(3), torch.nn.Linear(3, 3)]
+    assert normalization_biases(torch.nn.Sequential(*layers)) == {"1.bias", "2.bias"}
+
+
+def test_without_a_rate_of_their_own_biases_stay_in_the_group_of_the_others():
+    """The order of parameters and groups is part of what bytes follow from."""
+    network = small_network()
+    decayed, kept = make_optimizer(network, RECIPE, torch.nn.ModuleDict(), "3").param_groups
+    assert [id(p) for p in decayed["params"]] == [id(p) for p in network.parameters() if p.ndim > 1]
+    assert [id(p) for p in kept["params"]] == [id(p) for p in network.parameters() if p.ndim == 1]
+
+
 def test_the_average_of_the_weights_is_what_is_kept_and_measured():
     train, val = striped(96), striped(48, seed=1)
     network, plain, decay = small_network(), small_network(), 0.9
@@ -252,13 +305,24 @@ def test_checkpoints_are_few_where_epochs_are_short(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize(("momentum", "average"), [(0.0, 0.0), (0.9, 0.0), (0.9, 0.9)])
-def test_going_on_from_every_epoch_gives_the_same_bits(tmp_path, monkeypatch, optimizer, momentum, average):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.0},
+        {"momentum": 0.9},
+        {"average": 0.9},
+        {"resize_from": 0.5, "resize_until": 0.7},
+        {"bias_lr": 8.0},
+        {"augment": RECIPE.augment.model_copy(update={"flip": "alternating"})},
+    ],
+    ids=lambda changes: " ".join(changes) + " " + str(changes.get("momentum", "")),
+)
+def test_going_on_from_every_epoch_gives_the_same_bits(tmp_path, monkeypatch, optimizer, changes):
     class KilledError(Exception):
         pass
 
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
-    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "momentum": momentum, "lr": 0.01, "average": average})
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "lr": 0.01} | changes)
     whole = small_network()
     history = run(whole, recipe, epochs=4)
     calls = []

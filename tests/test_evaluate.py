@@ -9,7 +9,7 @@ import torch
 from conftest import RECIPE, RUNTIME, striped
 
 from netpress.core.engine import Schedule, fit
-from netpress.core.measure import agreement, evaluate, evidence
+from netpress.core.measure import answers, evaluate, evidence
 from netpress.core.networks import build_model
 
 
@@ -61,7 +61,7 @@ def test_every_image_counts_however_many_there_are():
     assert found.accuracy == expected["accuracy"]
     assert found.loss == pytest.approx(expected["loss"], rel=1e-4)
     assert found.detail(split)["val_ece"] == pytest.approx(expected["ece"], rel=1e-3)
-    assert agreement(network, network, split) == 1.0
+    np.testing.assert_array_equal(answers(network, split), logits_of(network, split).argmax(1))
 
 
 def test_agreement_and_evidence_are_of_the_split_that_they_name():
@@ -71,7 +71,7 @@ def test_agreement_and_evidence_are_of_the_split_that_they_name():
     of_train = own.quality(logits_of(network, train), train.labels.numpy(), 3)
     of_val = own.quality(logits_of(network, val), val.labels.numpy(), 3)
     named = [logits_of(net, val).argmax(1) for net in (network, teacher)]
-    found = evidence(network, train, val, teacher)
+    found = evidence(network, train, val, answers(teacher, val))
     assert found["train_acc"] == of_train["accuracy"] != of_val["accuracy"]
     assert found["teacher_agreement"] == np.mean(named[0] == named[1])
     assert "teacher_agreement" not in evidence(network, train, val)

@@ -11,9 +11,10 @@ from torch import nn
 
 from netpress.core import engine
 from netpress.core.batches import training_batches
-from netpress.core.engine import Schedule, fit, make_optimizer
+from netpress.core.engine import Schedule, fit
 from netpress.core.measure import evaluate
 from netpress.core.networks import build_model
+from netpress.core.optimizer import make_optimizer
 
 AUGMENT = NO_AUGMENT.model_copy(update={"flip": True, "crop_padding": 2, "erasing": 0.3})
 RICH = RECIPE.model_copy(update={"label_smoothing": 0.2, "augment": AUGMENT, "lr": 0.02})

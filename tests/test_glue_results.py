@@ -14,6 +14,7 @@ from torch import nn
 from netpress.core import artifacts
 from netpress.core.artifacts import load
 from netpress.core.context import open_context
+from netpress.distill import soft_targets
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,34 @@ def test_a_fingerprint_does_not_change_with_other_seeds_and_plugins(stages):
     config = bench.config.model_copy(update={"seeds": [SEEDS[0], 99]})
     now = dataclasses.replace(bench, config=config)
     assert now.fingerprint(SEEDS[0]) == bench.fingerprint(SEEDS[0])
+
+
+@pytest.mark.parametrize("changed", ["teacher", "data", "environment", "code"])
+def test_the_fingerprint_of_soft_targets_changes_with_all_that_they_follow_from(stages, changed):
+    bench = open_context(stages.folder, "distill", "kd")
+    spec = bench.parents["teacher"][SEEDS[0]]
+    weights = spec.model_copy(update={"sha256": spec.sha256 | {"model.safetensors": "another"}})
+    update = {
+        "teacher": {"parents": {"teacher": {SEEDS[0]: weights}}},
+        "data": {"manifest": bench.manifest.model_copy(update={"sha256": {"train_images.npy": "another"}})},
+        "environment": {"environment": bench.environment | {"threads": "another"}},
+        "code": {"code": bench.code | {"src/netpress/core/kernels.py": "another"}},
+    }[changed]
+    now = dataclasses.replace(bench, **update)
+    assert soft_targets.fingerprint(now, SEEDS[0], "teacher") != soft_targets.fingerprint(bench, SEEDS[0], "teacher")
+
+
+def test_the_fingerprint_of_soft_targets_does_not_change_with_the_student(stages):
+    """Of two seeds with one teacher, other options, recipe, normalization, method, and their code."""
+    bench = open_context(stages.folder, "distill", "kd")
+    seed, other = SEEDS
+    spec = bench.parents["teacher"][seed]
+    item = bench.item.model_copy(update={"options": {"width": 0.5}, "method_options": {"temperature": 1.0}})
+    now = dataclasses.replace(
+        bench,
+        parents={"teacher": {other: spec}},
+        config=bench.config.model_copy(update={"item": item, "recipe": bench.recipe.model_copy(update={"lr": 0.3})}),
+        manifest=bench.manifest.model_copy(update={"mean": [0.5]}),
+        code=bench.code | {"src/netpress/distill/losses/kd.py": "other", "src/netpress/models/compact_cnn.py": "other"},
+    )
+    assert soft_targets.fingerprint(now, other, "teacher") == soft_targets.fingerprint(bench, seed, "teacher")

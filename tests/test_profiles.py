@@ -44,6 +44,7 @@ recipes:
     optimizer: sgd
     lr: 0.1                # peak
     body_lr: 1.0
+    bias_lr: 1.0
     momentum: 0.9
     weight_decay: 5.0e-4   # kept as it is written
     schedule: one_cycle
@@ -53,6 +54,8 @@ recipes:
     label_smoothing: 0.0
     clip_norm: 5.0
     average: 0.0
+    resize_from: 1.0
+    resize_until: 0.8
     augment: {{flip: true, crop_padding: 2, resized_crop: 0.0, erasing: 0.0, mixup: 0.0}}
 
 # Networks trained from scratch.
@@ -108,6 +111,7 @@ recipes:
     optimizer: adamw
     lr: 0.001
     body_lr: 1.0
+    bias_lr: 1.0
     momentum: 0.9
     weight_decay: 0.01
     schedule: cosine
@@ -117,6 +121,8 @@ recipes:
     label_smoothing: 0.1
     clip_norm: 0.0
     average: 0.0
+    resize_from: 1.0
+    resize_until: 0.8
     augment: {flip: false, crop_padding: 0, resized_crop: 0.0, erasing: 0.0, mixup: 0.0}
 
 # One tiny network.

@@ -1,6 +1,7 @@
 """What the commands say of themselves, and what they do without: heavy packages that nothing asked for."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -99,3 +100,42 @@ print(bool((build_model("resnet18", width=0.125).fc.weight == drawn).all()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+#: Runs what it is given, up to the import of torch, when it prints how OpenMP's threads are told to wait.
+UP_TO_TORCH = """
+import importlib.abc, os, runpy, sys
+
+class Probe(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("threads wait", os.environ.get("OMP_WAIT_POLICY"))
+            raise SystemExit
+
+sys.meta_path.insert(0, Probe())
+kind, name, *sys.argv[1:] = sys.argv[1:]
+sys.argv[0] = name
+sys.path.insert(0, os.path.dirname(name))
+{"file": runpy.run_path, "module": runpy.run_module}[kind](name, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["file", "stages/train.py", "resnet18_strong"],
+        ["module", "netpress", "doctor"],
+        ["module", "netpress.core.artifacts"],
+        ["file", "tests/conftest.py"],
+        *(["file", f"benchmarks/{name}.py"] for name in ("bench", "int8", "kernels", "rounding")),
+    ],
+    ids=" ".join,
+)
+def test_threads_wait_without_spinning_unless_told_to(command, own):
+    """OpenMP reads the variable when torch loads it."""
+    env = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    env |= {"OMP_WAIT_POLICY": own} if own else {}
+    command = [sys.executable, "-c", UP_TO_TORCH, *command]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"threads wait {own or 'PASSIVE'}"], done.stderr

@@ -1,5 +1,8 @@
 """Finished seeds and steps are used again only when all that they follow from is the same, and they are intact."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,3 +168,46 @@ def test_an_edit_of_one_family_leaves_the_seeds_of_another(tmp_path):
     for section, files_of in code.items():
         assert ("src/netpress/prune/run.py" in files_of) == section.startswith("prune"), section
         assert ("src/netpress/core" in files_of) and "src/netpress/params" not in files_of, section
+
+
+def test_what_is_kept_is_computed_once_until_something_changes(tmp_path, calls):
+    def make():
+        calls.append("made")
+        return b"logits %d" % len(calls)
+
+    path = tmp_path / "targets/seed_0.bin"
+    assert [store.kept(path, "p1", "targets", make) for _ in range(2)] == [b"logits 1"] * 2
+    assert [store.kept(path, "p2", "targets", make) for _ in range(2)] == [b"logits 2"] * 2
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["seed_0.bin", "seed_0.json"])
+def test_what_is_kept_and_damaged_is_made_again_and_said(tmp_path, capsys, name):
+    path = tmp_path / "targets/seed_0.bin"
+    store.kept(path, "p1", "targets", lambda: b"logits")
+    harmed = path.with_name(name)
+    harmed.write_bytes(harmed.read_bytes().replace(b"1", b"2").replace(b"s", b"z"))
+    assert capsys.readouterr().out == ""
+    assert store.kept(path, "p1", "targets", lambda: b"again") == b"again"
+    assert f"targets: {harmed} " in capsys.readouterr().out
+
+
+def test_of_two_that_want_the_same_at_once_one_makes_it(tmp_path, calls):
+    begun = threading.Event()
+
+    def make():
+        begun.set()
+        calls.append("made")
+        time.sleep(0.2)  # so that the other comes while it is being made
+        return b"logits"
+
+    def second():
+        begun.wait(30)
+        return want()
+
+    def want():
+        return store.kept(tmp_path / "seed_0.bin", "p1", "targets", make)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [found.result() for found in (pool.submit(want), pool.submit(second))] == [b"logits"] * 2
+    assert calls == ["made"]

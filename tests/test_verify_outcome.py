@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netpress.verify import plan
 from netpress.verify.dvc_lock import Entry
 from netpress.verify.outcome import (
     TOLERANCE,
@@ -188,31 +187,6 @@ def test_a_stage_is_as_good_as_its_worst_output_and_fails_with_its_error():
 def test_exit_codes_tell_the_verdicts_apart():
     assert [v.exit_code for v in (EXACT, CLOSE, DRIFTED)] == [0, 3, 1]
     assert [v.words for v in Verdict] == ["bit-exact", "within tolerance", "drifted"]
-
-
-def test_eta_falls_as_stages_end_and_follows_their_speed():
-    eta = plan.Eta({"prepare": 0.0, "a": 1e12, "b": 2e12})
-    total = eta.seconds()
-    eta.observe("prepare", 3.0)
-    assert eta.seconds() == pytest.approx(total - plan.STAGE_SECONDS)
-    eta.observe("a", plan.STAGE_SECONDS + 10)  # 1e11 a second
-    assert eta.seconds() == pytest.approx(plan.STAGE_SECONDS + 20)
-    eta.drop("b")
-    assert eta.seconds() == 0
-
-
-def test_work_counts_rounds_seeds_and_images(tmp_path):
-    rounds = [{"epochs_total": 0, "macs": 100}, {"epochs_total": 2, "macs": 50}, {"epochs_total": 3, "macs": 20}]
-    for name, value in {
-        "data": {"train_images": 10},
-        "train/x": {"epochs": 4, "macs": 7, "n_seeds": 3},
-        "prune/main": {"epochs": 3, "macs": 20, "rounds": rounds},
-    }.items():
-        path = tmp_path / "metrics" / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value))
-    work = plan.training_work(tmp_path, ["prepare", "train@x", "prune", "train@gone"])
-    assert work == {"prepare": 0, "train@x": 10 * 4 * 7 * 3, "prune": 10 * (2 * 50 + 1 * 20), "train@gone": 0}
 
 
 def test_environments_are_compared_by_key_and_unrecorded_ones_named():

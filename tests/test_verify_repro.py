@@ -1,4 +1,4 @@
-"""`make repro` ends by saying which files of the commit it has changed, and runs dvc as if it were dvc."""
+"""`make repro` ends by saying which files of the commit it has changed, and is like `netpress run` in all else."""
 
 import os
 import shutil
@@ -99,15 +99,23 @@ def test_without_git_or_a_commit_nothing_is_said(tmp_path):
     assert repro.changed_files(tmp_path) == {} and repro.changes(tmp_path, {}) == []
 
 
-def start(root, dvc):
-    """Start the runner with a `dvc` of the shell script `dvc`."""
-    files.write_text(root.parent / "bin/dvc", f"#!/bin/sh\n{dvc}\n")
-    (root.parent / "bin/dvc").chmod(0o755)
-    path = f"{root.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+#: `make repro` with a shell script in the place of `netpress run`.
+SCRIPT = """
+import sys
+from netpress.verify import repro
+
+assert repro.COMMAND[1:] == ("-m", "netpress", "run")
+repro.COMMAND = ("sh", "-c", sys.argv[1], "run")
+sys.exit(repro.main(["-j", "3"]))
+"""
+
+
+def start(root, script):
+    """Start the runner with `script` as what it runs."""
     return subprocess.Popen(
-        [sys.executable, "-m", "netpress.verify.repro", "--force"],
+        [sys.executable, "-c", SCRIPT, script],
         cwd=root,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -115,10 +123,10 @@ def start(root, dvc):
     )
 
 
-def test_arguments_and_exit_code_are_those_of_dvc(committed):
+def test_arguments_and_exit_code_are_those_of_the_run(committed):
     process = start(committed, 'echo "$@"; echo x >dvc.lock; exit 7')
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (7, "repro --force\n", "")
+    assert (process.returncode, out, err) == (7, "-j 3\n", "")
 
 
 def test_a_run_ends_with_what_it_changed(committed):
@@ -140,7 +148,7 @@ def test_git_that_fails_does_not_stop_the_run(committed):
 @pytest.mark.parametrize(
     ("number", "everyone"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, False)]
 )
-def test_signals_reach_dvc_and_its_answer_is_passed_on(committed, number, everyone):
+def test_signals_reach_the_run_and_its_answer_is_passed_on(committed, number, everyone):
     """A terminal sends Ctrl-C to the whole group; others send to the process that they started."""
     process = start(committed, "trap 'echo stopped; exit 9' INT TERM HUP; touch begun; while :; do sleep 0.1; done")
     deadline = time.monotonic() + 60
@@ -155,7 +163,7 @@ def test_signals_reach_dvc_and_its_answer_is_passed_on(committed, number, everyo
     assert (process.returncode, out, err) == (9, "stopped\n", "")
 
 
-def test_dvc_killed_by_a_signal_gives_the_shells_code(committed):
+def test_a_run_killed_by_a_signal_gives_the_shells_code(committed):
     process = start(committed, "kill -KILL $$")
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGKILL

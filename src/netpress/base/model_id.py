@@ -23,6 +23,11 @@ class ModelId(str):
         return cls(f"{section}/{variant or MAIN}") if section in MODEL_STAGES else None
 
     @property
+    def stage(self) -> str:
+        """The stage of the graph that makes it: `train/net` -> `train@net`, `prune/main/round_2` -> `prune`."""
+        return self.section if self.section == ONE_VARIANT else self.base.replace("/", "@")
+
+    @property
     def section(self) -> str:
         """The section of params.yaml."""
         return self.split("/")[0]

@@ -1,6 +1,7 @@
 """Say whether this machine and params.yaml are ready for a run.
 
-Prints versions, device, threads, free memory and disk, and checks the data folder, params.yaml and DVC's lock.
+Prints versions, device, speed, threads, free memory and disk, and checks arithmetic, the data folder, params.yaml and
+DVC's lock.
 The exit code is 1 when something has to be fixed.
 """
 
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the findings; raise when one of them is a FAIL."""
     root = find_root()
-    findings = list(examine(root, args.data))
+    findings = list(examine(root, args.data, timed=not args.quiet))
     faults = [line for line in findings if line.mark == "FAIL"]
     if args.quiet:
         if faults:
@@ -89,13 +90,20 @@ def table(findings: list[Line]) -> str:
     return "\n".join(f"{f.mark:<4}  {f.name:<{width}}  {f.text.replace(chr(10), indent)}" for f in findings)
 
 
-def examine(root: Path, every_image: bool = False) -> Iterator[Line]:
-    """Yield the findings for the project in `root`; `every_image` opens each image of the data source."""
+def examine(root: Path, every_image: bool = False, timed: bool = True) -> Iterator[Line]:
+    """Yield the findings for the project in `root`.
+
+    `every_image` opens each image of the data source; `timed` also says how fast the processor is, in about a second.
+    """
     version = platform.python_version()
     yield Line("ok" if sys.version_info >= (3, 11, 4) else "FAIL", "python", f"{version} (3.11.4 or later)")
     for package in PACKAGES:
         yield _package(package)
-    yield _device()
+    device = _device()
+    yield device
+    if device.mark == "ok":
+        yield _arithmetic(timed)
+        yield _proposal()
     yield from _machine(root)
     yield from _rwlock(root)
     yield from _project(root, every_image)
@@ -119,6 +127,36 @@ def _device() -> Line:
     if torch.cuda.is_available():
         return Line("ok", "device", f"cuda, {torch.cuda.get_device_name()}; cpu, {cpu_name()}")
     return Line("ok", "device", f"cpu, {cpu_name()}; no cuda")
+
+
+def _arithmetic(timed: bool) -> Line:
+    """Compare layers with double precision and, if `timed`, say how fast they are trained."""
+    from netpress.core.kernels import small_maps
+    from netpress.process import selftest
+
+    errors = selftest.errors(small_maps)
+    if wrong := [f"{name} by {error:.2g}" for name, error in errors.items() if not error <= selftest.ALLOWED]:
+        said = f"off by more than {selftest.ALLOWED:g} of the largest value in double precision: {', '.join(wrong)}"
+        remedy = "install PyTorch again (rm -rf .venv; make setup), or use another machine"
+        return Line("FAIL", "arithmetic", f"{said}\n{remedy}")
+    if not timed:
+        return Line("ok", "arithmetic", "as in double precision")
+    speeds = ", ".join(f"{name} {speed:.1f}" for name, speed in selftest.speeds(small_maps).items())
+    return Line("ok", "arithmetic", f"as in double precision; GFLOP/s of one thread: {speeds}")
+
+
+def _proposal() -> Line:
+    """Say which `runtime` suits this machine."""
+    import torch
+
+    from netpress.core.runtime import has_bf16
+
+    cores = _cores()
+    if torch.cuda.is_available():
+        return Line("ok", "runtime", f"proposed: device: auto, threads: {cores}, precision: bf16")
+    jobs = f"{cores} jobs side by side (python -m netpress run)" if cores > 1 else "one job after another"
+    precision = "mixed" if has_bf16() else "fp32"
+    return Line("ok", "runtime", f"proposed: device: cpu, threads: 1, precision: {precision}; {jobs}")
 
 
 def _cores() -> int:
@@ -152,16 +190,16 @@ def _rwlock(root: Path) -> Iterator[Line]:
 def _project(root: Path, every_image: bool) -> Iterator[Line]:
     path = root / "params.yaml"
     try:
+        from netpress.core.runtime import lacking
         from netpress.graph.checks import check_project
         from netpress.params import reader
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         yield Line("FAIL", "params.yaml", f"cannot be checked ({error}): run 'make setup'")
         return
     try:
         shared = reader.for_shared(path)
         yield _threads(shared.runtime.threads)
-        if shared.runtime.device == "cuda" and not _has_cuda():
-            yield Line("FAIL", "runtime.device", "cuda, but there is none here: set it to auto or cpu in params.yaml")
+        yield from (Line("FAIL", key, text) for key, text in lacking(shared.runtime))
     except ConfigError:
         yield Line("ok", "threads", f"{_cores()} cores")
     try:
@@ -219,9 +257,3 @@ def _threads(threads: int) -> Line:
     cores = _cores()
     text = f"{threads} of {cores} cores (runtime.threads)"
     return Line("ok" if threads <= cores else "warn", "threads", text)
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

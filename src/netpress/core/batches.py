@@ -20,7 +20,7 @@ from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import AUTO
 
 #: Names of the independent streams of random numbers; 4 is that of layers.
-ORDER, AUGMENT, MIXUP, RESIZE = 0, 1, 2, 5
+ORDER, AUGMENT, MIXUP, RESIZE, FLIP = 0, 1, 2, 5, 6
 #: Uniform draws for each image: flip, crop y, crop x, erase?, area, aspect, erase y, erase x.
 DRAWS = 8
 #: `batch_size: auto` gives an epoch this many steps, where the images suffice for batches of the smallest size.
@@ -64,7 +64,7 @@ class Batch:
         images: (B, C, H, W) float32, augmented and normalized.
         targets: (B, classes) that sum to 1.
         index: (B), the images' places in the split.
-        plain: makes the same images without augmentation, but mixed as `images` are.
+        plain: makes the same images without augmentation, at full size, but mixed as `images` are.
     """
 
     images: Tensor
@@ -110,6 +110,8 @@ def training_batches(
     count, device = len(split), split.images.device
     order = np.random.default_rng([seed, epoch, ORDER]).permutation(count)
     table = np.random.default_rng([seed, epoch, AUGMENT]).random((count, DRAWS), dtype=np.float32)
+    if augment.flip == "alternating":
+        table[:, 0] = alternating(count, seed, epoch)
     draws = torch.from_numpy(table).to(device)
     boxes = _boxes(augment, count, seed, epoch, device)
     partners, shares = _mixup_table(augment, count, seed, epoch)
@@ -127,9 +129,23 @@ def training_batches(
         yield Batch(view(index), targets, index, partial(plain, index))
 
 
+def alternating(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return each image's draw (count) of the flip: below 1/2 in every other epoch, in the first for a random half.
+
+    Jordan, https://arxiv.org/abs/2404.00498.
+    """
+    first = np.random.default_rng([seed, FLIP]).random(count, dtype=np.float32)
+    return (first + epoch % 2 / 2) % 1
+
+
 def _mixed(view: Callable[[Tensor], Tensor], other: Tensor, share: Tensor, index: Tensor) -> Tensor:
     """Mix the views of the images at `index` (B), with their `share` (B), and of those at `other` (B)."""
     return torch.lerp(view(other), view(index), share[:, None, None, None])
+
+
+def plain_is_fixed(augment: Augment) -> bool:
+    """Say whether `Batch.plain` gives an image as it is in every epoch, with nothing mixed into it."""
+    return augment.mixup == 0
 
 
 def _plain(split: DeviceSplit, index: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The one training loop: base training, distillation and fine-tuning."""
 
-import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from netpress.base.errors import ConfigError, TrainingError
 from netpress.core.batches import Batch, DeviceSplit, batches_per_epoch, training_batches
 from netpress.core.checkpoint import Checkpoint, History
+from netpress.core.kernels import small_maps
 from netpress.core.measure import autocast, evaluate
 from netpress.core.networks import classifier_name
+from netpress.core.optimizer import learning_rate, make_optimizer
+from netpress.core.progressive_resizing import check_sides, resized, side_in
 from netpress.params.recipes import Recipe, Runtime
 from netpress.process.progress import EpochProgress
 
@@ -95,7 +98,7 @@ def fit(
 
     Raises:
         TrainingError: the loss or a weight is not finite; says in which epoch and step.
-        ConfigError: a batch would hold a single image.
+        ConfigError: a batch would hold a single image, or the network does not take images as small as the recipe's.
     """
     recipe = schedule.recipe
     network.to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
@@ -111,12 +114,14 @@ def fit(
             f"{label}: a batch_size of {recipe.batch_size} cuts {len(train)} training images into batches of which one "
             "is a single image, from which no normalization can be computed; choose 3 or more"
         )
+    check_sides(network, recipe, schedule.epochs, train, label)
     average = averaging(network, recipe.average) if recipe.average else None
     state = nn.ModuleDict({"trained": network, "objective": modules})
     if average:
         state["average"] = average
     history = checkpoint.load(state, optimizer) if checkpoint else []
-    with EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
+    quick = nullcontext() if runtime.compile else small_maps(network)
+    with quick, EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
         for epoch in range(len(history), schedule.epochs):
             network.train()
             objective.start_epoch(epoch, schedule.epochs)
@@ -131,7 +136,8 @@ def fit(
                 schedule.seed,
                 schedule.first_epoch + epoch,
             )
-            for step, batch in enumerate(batches):
+            side = side_in(recipe, epoch, schedule.epochs, train.images.shape[1])
+            for step, batch in enumerate(resized(batch, side) for batch in batches):
                 lr = learning_rate(recipe, epoch * steps + step, schedule.epochs * steps)
                 with autocast(runtime, network, batch.images.device):
                     logits = forward(batch.images)
@@ -177,43 +183,6 @@ def layer_seed(schedule: Schedule, epoch: int) -> int:
     """Return the seed of what layers draw in one epoch, such as dropout, below 2**63."""
     state = np.random.SeedSequence([schedule.seed, schedule.first_epoch + epoch, LAYERS]).generate_state(1, np.uint64)
     return int(state[0] >> 1)
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe, modules: nn.Module, head: str) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer for the network and the objective's modules.
-
-    Biases and normalization are not decayed; all of the network but the layer called `head` learns at
-    `recipe.body_lr` of the rate.
-    """
-    chosen: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for name, p in network.named_parameters():
-        chosen.setdefault((p.ndim > 1, 1.0 if name.rpartition(".")[0] == head else recipe.body_lr), []).append(p)
-    for p in modules.parameters():
-        chosen.setdefault((p.ndim > 1, 1.0), []).append(p)
-    groups = [
-        {"params": found, "weight_decay": recipe.weight_decay if decayed else 0.0, "factor": factor}
-        for (decayed, factor), found in chosen.items()
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
-
-
-def learning_rate(recipe: Recipe, step: int, total: int) -> float:
-    """Return the learning rate of `step` (from 0) of `total`.
-
-    Both schedules rise over the first `warmup` share of the steps and fall along a cosine to almost 0. `one_cycle`
-    rises along a cosine from lr / 25 (Smith and Topin, https://arxiv.org/abs/1708.07120), `cosine` along a line
-    from 0 (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983).
-    """
-    rise = recipe.warmup * total
-    if step < rise:
-        if recipe.schedule == "cosine":
-            return recipe.lr * (step + 1) / (rise + 1)
-        start = recipe.lr / 25
-        return start + (recipe.lr - start) * (1 - math.cos(math.pi * step / rise)) / 2
-    return recipe.lr * (1 + math.cos(math.pi * (step - rise) / (total - rise))) / 2
 
 
 def _update(

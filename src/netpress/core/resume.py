@@ -4,6 +4,8 @@ DVC empties a stage's outputs before it runs. Each seed of a variant is therefor
 `.netpress/runs/<stage>/<variant>/seed_<k>/`, with a fingerprint of all it follows from: params, data, parent, code and
 environment. Under another fingerprint nothing of it is used. Checkpoints and steps are removed when their seed is
 finished; finished seeds stay, so that adding a seed trains only the new one.
+
+What several variants compute alike is kept beside, each under a fingerprint of its own: `kept`.
 """
 
 import shutil
@@ -16,8 +18,10 @@ from typing import Any
 from netpress.base import files
 from netpress.base.errors import ArtifactError
 from netpress.core.checkpoint import Checkpoint
+from netpress.process.lock import held
 
 STORE = Path(".netpress/runs")
+REMEDY = "it is made again"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Workspace:
         if not record_file.exists():
             return None
         try:
-            record = files.read_sealed(record_file, "it is made again")
+            record = files.read_sealed(record_file, REMEDY)
         except ArtifactError as error:
             print(f"{self.label}: {error}", flush=True)
             return None
@@ -106,6 +110,32 @@ def finished_seed(
             step.unlink()
     files.copy_folder(work.models, out)
     return metrics
+
+
+def kept(path: Path, fingerprint: str, label: str, make: Callable[[], bytes]) -> bytes:
+    """Return what `make` returns, from the file `path` if it was made before and is intact.
+
+    Of several processes that want it at the same time one makes it, and the others wait.
+
+    Args:
+        path: of the file; `<stem>.json` beside it holds its hash and the fingerprint.
+        fingerprint: of all that the content follows from.
+        label: what it is, for messages.
+        make: computes the content.
+    """
+    record_file = path.with_suffix(".json")
+    with held(path.with_suffix(""), label):
+        if record_file.exists():
+            try:
+                record = files.read_sealed(record_file, REMEDY)
+                if record["fingerprint"] == fingerprint:
+                    return files.read_checked(path, record["sha256"], REMEDY)
+            except ArtifactError as error:
+                print(f"{label}: {error}", flush=True)
+        data = make()
+        files.write_bytes(path, data)
+        files.write_sealed(record_file, {"fingerprint": fingerprint, "sha256": files.sha256_bytes(data)})
+        return data
 
 
 def _open(folder: Path, label: str, fingerprint: str) -> Workspace:

@@ -9,24 +9,48 @@ from netpress.params.recipes import Runtime
 from netpress.process import environment
 from netpress.process.environment import Environment
 
+#: Instructions for bf16, as PyTorch names them: of x86 processors, and of ARM's.
+BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
 
 def set_up(runtime: Runtime) -> torch.device:
     """Fix threads and algorithms, so that the same commit gives the same bits; return the device.
 
     Raises:
-        ParamsError: CUDA is asked for and there is none.
+        ParamsError: CUDA is asked for and there is none, or bf16 and the processor has no instructions for it.
     """
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        text = "runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto"
-        raise ParamsError([("runtime.device", text)])
-    if runtime.device == "cpu" or not torch.cuda.is_available():
+    if faults := lacking(runtime):
+        raise ParamsError(faults)
+    if not _on_gpu(runtime):
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     return torch.device("cuda")
+
+
+def lacking(runtime: Runtime) -> list[tuple[str, str]]:
+    """Return what `runtime` asks for and this machine has not: keys and messages."""
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        text = "runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto"
+        return [("runtime.device", text)]
+    if runtime.precision != "fp32" and not _on_gpu(runtime) and not has_bf16():
+        reason = "this processor has no instructions for bf16, and training in it is several times slower than in fp32"
+        return [("runtime.precision", f"runtime.precision = '{runtime.precision}': {reason}; set it to fp32")]
+    return []
+
+
+def _on_gpu(runtime: Runtime) -> bool:
+    return runtime.device != "cpu" and torch.cuda.is_available()
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies in bf16; one of which PyTorch cannot tell is taken to."""
+    known = torch.cpu.get_capabilities()
+    found = [known[name] for name in BF16 if name in known]
+    return any(found) or not found
 
 
 def environment_of(runtime: Runtime, device: torch.device) -> Environment:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from netpress.base import files
 from netpress.base.errors import ParamsError
 from netpress.base.model_id import ROUND, ModelId
 from netpress.core import artifacts
-from netpress.core.artifacts import FIRST, HISTORY, ONNX, WEIGHTS, Loaded, Parent, Spec
+from netpress.core.artifacts import FIRST, HISTORY, ONNX, WEIGHTS, Parent, Spec
 from netpress.core.batches import batches_per_epoch
 from netpress.core.context import Context
 from netpress.core.dataset import Manifest
@@ -57,7 +57,7 @@ class Made:
     options: dict[str, Any]
     edits: list[artifacts.Edit]
     method: str | None
-    parents: Mapping[str, Loaded]
+    parents: Mapping[str, Spec]
     epochs: int
     evidence: dict[str, Any]
 
@@ -145,7 +145,7 @@ def save(context: Context, folder: Path, seed: int, made: Made, model_id: ModelI
         method=made.method,
         init=context.start.init if context.start else None,
         init_sha256=context.start.sha256 if context.start else None,
-        parents={r: Parent(model_id=p.spec.model_id, sha256=p.spec.weights_sha256) for r, p in made.parents.items()},
+        parents={r: Parent(model_id=p.model_id, sha256=p.weights_sha256) for r, p in made.parents.items()},
         classes=context.classes,
         in_channels=in_channels,
         height=size,
@@ -245,16 +245,16 @@ def save_design(
     seed: int,
     network: nn.Module,
     history: History,
-    teachers: Mapping[str, Loaded] | None = None,
+    teachers: Mapping[str, Spec] | None = None,
+    taught: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Save the item's architecture, trained, with what it was taught by; returns the seed's metrics."""
-    item, teachers = context.item, teachers or {}
-    teacher = teachers["teacher"].network.to(context.device) if teachers else None
-    found = evidence(network, context.train, context.val, teacher)
+    """Save the item's architecture, trained, and by whom; returns the metrics. For `taught` see `measure.evidence`."""
+    item = context.item
+    found = evidence(network, context.train, context.val, taught)
     if not history:  # a trained network as it came
         quality = evaluate(network, context.val, work.label)
         found |= {"val_acc": quality.accuracy, "val_acc_best": quality.accuracy, "val_loss": quality.loss}
         found |= quality.detail(context.val)
     method = getattr(item, "method", None)
-    made = Made(network, history, item.arch, item.options, [], method, teachers, len(history), found)
+    made = Made(network, history, item.arch, item.options, [], method, teachers or {}, len(history), found)
     return save(context, work.models / f"seed_{seed}", seed, made)

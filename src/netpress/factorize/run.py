@@ -40,7 +40,7 @@ def factorize_model(context: Context) -> None:
         history = context.fit(work, "fit", network, seed)
         found = evidence(network, context.train, context.val) | {"val_acc_before_tuning": before.accuracy}
         epochs = spec.epochs + len(history)
-        made = Made(network, history, spec.arch, spec.options, edits, method.name, {"from": parent}, epochs, found)
+        made = Made(network, history, spec.arch, spec.options, edits, method.name, {"from": spec}, epochs, found)
         return save(context, work.models / f"seed_{seed}", seed, made)
 
     run_seeds(context, make)

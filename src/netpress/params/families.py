@@ -31,7 +31,7 @@ _PRUNING = ("prune/run.py", "prune/channels.py")
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
-    "distill": Family("distill", "distilled", Distill, ("distill/run.py",)),
+    "distill": Family("distill", "distilled", Distill, ("distill/run.py", "distill/soft_targets.py")),
     "lowrank": Family("lowrank", "compact design", Design, ("train",)),
     "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py",)),
     "prune": Family("prune", "pruned", Prune, _PRUNING),

@@ -96,11 +96,11 @@ def _hint(field: FieldInfo | None, value: Any) -> str:
     """Name the nearest word that would do, if there is one."""
     if field is None or not isinstance(value, str):
         return ""
-    if field.annotation is bool and value.lower() in ("yes", "no", "on", "off", "true", "false", "y", "n"):
+    words = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()
+    truth = field.annotation is bool or any(isinstance(word, bool) for word in words)
+    if truth and value.lower() in ("yes", "no", "on", "off", "true", "false", "y", "n"):
         return f"; write {'true' if value.lower() in ('yes', 'on', 'true', 'y') else 'false'}, without quotes"
-    if typing.get_origin(field.annotation) is Literal:
-        return did_you_mean(value, [word for word in typing.get_args(field.annotation) if isinstance(word, str)])
-    return ""
+    return did_you_mean(value, [word for word in words if isinstance(word, str)]) if words else ""
 
 
 def _short(value: Any) -> str:
@@ -153,7 +153,9 @@ def _describe(field: FieldInfo) -> str:
 def _type_words(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
     if origin is Literal:
-        return "one of " + ", ".join(str(v) for v in typing.get_args(annotation))
+        return "one of " + ", ".join(
+            str(v).lower() if isinstance(v, bool) else str(v) for v in typing.get_args(annotation)
+        )
     if origin is typing.Annotated:
         return _type_words(typing.get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):

@@ -4,11 +4,13 @@ import os
 import signal
 import threading
 
+#: Environment variable: where it is set, standard input is a pipe of the process that runs this one.
+LEASH = "NETPRESS_LEASH"
 MESSAGE = "stopped: run the same command (or 'dvc repro') again to go on from where it was"
 
 
 def end_at_once() -> None:
-    """From now on end the process within moments of Ctrl-C or SIGTERM.
+    """From now on end the process within moments of Ctrl-C or SIGTERM, or of the end of who runs it on a leash.
 
     Python looks at signals between two of its own steps only, and the backward pass of a large network is one
     step of seconds. A thread therefore waits for the signal and ends the process, which is safe because every
@@ -17,6 +19,8 @@ def end_at_once() -> None:
     watched = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # threads made later block them too
     threading.Thread(target=_wait, args=(watched,), name="stop", daemon=True).start()
+    if LEASH in os.environ:
+        threading.Thread(target=_follow, name="leash", daemon=True).start()
 
 
 def _wait(watched: set[signal.Signals]) -> None:
@@ -25,3 +29,10 @@ def _wait(watched: set[signal.Signals]) -> None:
         os.write(2, f"\n{MESSAGE}\n".encode())  # not through sys.stderr, whose lock the main thread may hold
     finally:  # also when nobody reads any more
         os._exit(128 + number)
+
+
+def _follow() -> None:
+    """Wait for the end of standard input, which comes however the process at its other side ends, also by kill -9."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

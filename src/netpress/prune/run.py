@@ -114,7 +114,7 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
         curve.work, f"round_{number}_fit", network, curve.seed, first_epoch=before, epochs=epochs, label=title
     )
     why = evidence(network, context.train, context.val) if last else {}  # of the curve's result alone
-    parents = {"from": curve.parent}
+    parents = {"from": spec}
     total = spec.epochs + before + len(history)
     made = Made(network, history, spec.arch, spec.options, edits, item.method, parents, total, why)
     metrics = save(context, place, curve.seed, made, context.model_id.of_round(number))

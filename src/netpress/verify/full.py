@@ -8,11 +8,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from netpress.base.errors import ArtifactError
+from netpress.execute.eta import Eta, training_work
 from netpress.process.progress import clock
 from netpress.verify import dvc_lock as locks
 from netpress.verify.clone import Clone, clean_clone
 from netpress.verify.outcome import StageOutcome, Verdict, first_diverged, worst
-from netpress.verify.plan import Eta, chosen, drawn, named, training_work
+from netpress.verify.plan import chosen, drawn, named
 from netpress.verify.rerun import rerun
 from netpress.verify.surroundings import Surroundings, compare, result_of, where_made
 

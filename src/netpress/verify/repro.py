@@ -1,6 +1,6 @@
-"""`dvc repro`, and at its end which files of the commit it has changed and whether that is expected.
+"""`netpress run`, and at its end which files of the commit it has changed and whether that is expected.
 
-`make repro` runs this. The exit code is that of `dvc repro`, which also gets Ctrl-C and other signals as if alone.
+`make repro` runs this. The exit code is that of `netpress run`, which also gets Ctrl-C and other signals as if alone.
 """
 
 import signal
@@ -22,13 +22,15 @@ from netpress.verify.surroundings import compare
 
 #: What results follow from; a change here explains theirs.
 INPUTS = ("data", "dvc.yaml", "params.yaml", "src", "stages")
+#: What is run, before the arguments.
+COMMAND = (sys.executable, "-m", "netpress", "run")
 SHOWN = 6  # differences of the environment
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `dvc repro` with `arguments` in the project around the current folder; return its exit code."""
+    """Run `netpress run` with `arguments` in the project around the current folder; return its exit code."""
     root = find_root()
-    command = ["dvc", "repro", *arguments]
+    command = [*COMMAND, *arguments]
     try:
         before = changed_files(root)
     except NetpressError as error:  # Git's trouble is no reason not to run
@@ -47,7 +49,9 @@ def main(arguments: Sequence[str]) -> int:
 def _run(command: Sequence[str], root: Path) -> int:
     """Run a command as the shell would with `exec`: signals reach it, and its exit code is returned."""
     with subprocess.Popen(command, cwd=root) as process:
-        signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends Ctrl-C to both; it is dvc that ends the run
+        signal.signal(
+            signal.SIGINT, lambda *_: None
+        )  # a terminal sends Ctrl-C to both; it is the other that ends the run
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, _: process.send_signal(number))
         code = process.wait()

@@ -1,0 +1,95 @@
+"""Run the pipeline, stages that do not wait for one another side by side.
+
+Does what `dvc repro` does, sooner: each job has the threads that runtime.threads gives it, and as many run at once as
+the cores allow. What is up to date is left alone, what was stopped goes on, and dvc.lock is the one that `dvc repro`
+writes. A job that fails stops those that need it and no others. .netpress/logs holds what each job printed.
+Exit codes: 0 everything is up to date, 1 jobs failed, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import signal
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from netpress.base.errors import NetpressError
+from netpress.base.project import find_root
+from netpress.base.words import some
+from netpress.process.lock import held
+
+#: Jobs named in a message.
+NAMED = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="at most so many jobs at once (default: cores / runtime.threads, with a GPU 1)",
+    )
+    parser.add_argument(
+        "stages",
+        nargs="*",
+        metavar="STAGE",
+        help="a stage (train@net), a section (train) or a model id (train/net), with what it needs; default: all",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the stages of the project around the current folder that are not up to date.
+
+    Raises:
+        NetpressError: jobs failed.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    root = find_root()
+    with held(root / ".netpress/locks/run", "run"):
+        _run(root, args.stages, args.jobs)
+
+
+def _run(root: Path, names: Sequence[str], at_once: int | None) -> None:
+    from netpress.execute.board import board
+    from netpress.execute.eta import Eta, training_work
+    from netpress.execute.local import End, execute
+    from netpress.execute.lock_file import LockFile, forget
+    from netpress.execute.slots import slots
+    from netpress.graph.jobs import chosen, jobs_of, stale
+    from netpress.params.reader import load
+    from netpress.process.commands import changed_stages
+
+    params = load(root / "params.yaml")  # what its sections say of one another is for the stage `check`
+    graph = jobs_of(params)
+    jobs = chosen(graph, names) if names else graph
+    changed = changed_stages(root)
+    jobs = stale(jobs, changed)
+    if not jobs:
+        forget(root)
+        print("everything is up to date")
+        return
+    width = at_once or slots(params.runtime)
+    eta = Eta(training_work(root, jobs))
+    ended: dict[End, list[str]] = {end: [] for end in End}
+    with (
+        board(root, eta, len(jobs), width) as view,
+        closing(execute(jobs, changed, root, LockFile(root, graph), width, eta.of, view.started)) as outcomes,
+    ):
+        for outcome in outcomes:
+            ended[outcome.end].append(outcome.stage)
+            view.ended(outcome)
+    if failed := ended[End.FAILED]:
+        rest = f"; not run, since they need it: {some(ended[End.NOT_RUN], NAMED)}" if ended[End.NOT_RUN] else ""
+        raise NetpressError(f"failed: {some(failed, NAMED)}{rest}; what they printed is in .netpress/logs")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)

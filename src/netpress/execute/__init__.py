@@ -1,0 +1,1 @@
+"""Backends that run the jobs of the graph, one a file."""

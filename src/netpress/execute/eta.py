@@ -1,0 +1,85 @@
+"""How long stages will take: by the work that they do, and by the speed of those that have run."""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from netpress.base.model_id import ModelId
+from netpress.base.project import metrics_file
+
+#: Seconds of every stage for imports, export and measuring, and multiply-adds of training a second; both on two cores
+#: of 2020's. The second is calibrated by what has run.
+STAGE_SECONDS = 7.0
+MACS_A_SECOND = 5e9
+#: Multiply-adds of a stage of which nothing is known, where nothing is known of any.
+UNKNOWN = 20 * MACS_A_SECOND
+
+
+def training_work(root: Path, stages: Iterable[str]) -> dict[str, float]:
+    """Return the multiply-adds of training that each stage did when its metrics were written.
+
+    Epochs x multiply-adds of one image x images, of every round and seed; backward passes are left to calibration. A
+    model without metrics counts as the mean of the others; a stage that makes no model as 0.
+    """
+    images = _metrics(root / "metrics/data.json").get("train_images", 0)
+    makers = {stage: _metrics(metrics_file(root, name)) for stage in stages if (name := ModelId.of_stage(stage))}
+    known = {
+        stage: float(images * _epochs_times_macs(metrics) * metrics.get("n_seeds", 1))
+        for stage, metrics in makers.items()
+        if metrics and images
+    }
+    mean = sum(known.values()) / len(known) if known else UNKNOWN
+    return {stage: known.get(stage, mean) if stage in makers else 0.0 for stage in stages}
+
+
+def _epochs_times_macs(metrics: Mapping[str, Any]) -> int:
+    rounds = metrics.get("rounds")
+    if not rounds:
+        return int(metrics.get("epochs", 0) * metrics.get("macs", 0))
+    pairs = itertools.pairwise(rounds)
+    return sum(int((new["epochs_total"] - old["epochs_total"]) * new["macs"]) for old, new in pairs)
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # an ETA is not worth an error; those who read the file say what is wrong with it
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class Eta:
+    """Seconds that stages take, by the work of each and the speed of those that have run."""
+
+    def __init__(self, work: Mapping[str, float]) -> None:
+        self._left = dict(work)
+        self._work = self._seconds = 0.0
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """A stage has ended after `seconds`."""
+        work = self._left.pop(stage, 0.0)
+        if work:
+            self._work += work
+            self._seconds += max(seconds - STAGE_SECONDS, 0.1)
+
+    def drop(self, stage: str) -> None:
+        """A stage will not run."""
+        self._left.pop(stage, None)
+
+    def of(self, stage: str) -> float:
+        """Return the seconds that one of the stages left takes."""
+        speed = self._work / self._seconds if self._work else MACS_A_SECOND
+        return STAGE_SECONDS + self._left[stage] / speed
+
+    def seconds(self, running: Mapping[str, float] | None = None, slots: int = 1) -> float:
+        """Return the seconds until the stages left have ended.
+
+        Args:
+            running: those of them that run -> seconds since they began.
+            slots: how many may run at once.
+        """
+        began = running or {}
+        left = [max(0.0, self.of(stage) - began.get(stage, 0.0)) for stage in self._left]
+        return max([sum(left) / slots, *left])
