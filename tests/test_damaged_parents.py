@@ -65,7 +65,7 @@ def test_a_checkpoint_of_something_else_is_never_mixed_in(server, little_run, tm
             stream.write("# edited\n")
     elif other == "environment":
         path = project / "params.yaml"
-        path.write_text(path.read_text().replace("threads: 2", "threads: 1"))
+        path.write_text(path.read_text().replace("threads: 1", "threads: 2"))
     else:
         images = project / "data/own/train-images-idx3-ubyte"
         content = bytearray(images.read_bytes())

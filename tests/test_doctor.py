@@ -163,7 +163,7 @@ def test_layers_that_are_computed_wrongly_are_named(project, capsys, monkeypatch
 
 
 def test_more_threads_than_cores_is_a_warning(project, capsys):
-    edit(project / "params.yaml", "  threads: 2", "  threads: 1000")
+    edit(project / "params.yaml", "  threads: 1", "  threads: 1000")
     assert main(["doctor"]) == 0
     assert any(line.startswith("warn  threads") for line in capsys.readouterr().out.splitlines())
 
