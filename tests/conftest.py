@@ -21,7 +21,7 @@ from netpress.params.schema import parse
 from netpress.prune.channels import plan_rounds
 from netpress.prune.schedules import geometric
 
-RUNTIME = Runtime(device="cpu", threads=2, precision="fp32", channels_last=True, compile=False)
+RUNTIME = Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False)
 NO_AUGMENT = Augment(flip=False, crop_padding=0, resized_crop=0.0, erasing=0.0, mixup=0.0)
 RECIPE = Recipe(
     optimizer="sgd",
@@ -95,7 +95,7 @@ def pytest_runtest_setup():
 def pytest_runtest_teardown():
     """Take back what stages set when they run inside the tests' process."""
     if torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
 
 
 def striped(count, classes=3, size=28, channels=1, seed=0, **changes):

@@ -80,7 +80,7 @@ def test_pytorch_tells_of_this_processor_what_the_refusal_asks():
 def test_the_environment_says_where_the_arithmetic_was_done_and_nothing_of_the_host():
     here = environment_of(RUNTIME, torch.device("cpu"))
     assert here["device"] == "cpu"
-    assert here["threads"] == "2"
+    assert here["threads"] == "1"
     assert here["torch"] == torch.__version__.split("+")[0]
     assert platform.node() not in here.values()
     assert not [value for value in here.values() if value.startswith("/")]

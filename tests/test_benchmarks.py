@@ -146,7 +146,7 @@ def test_a_worker_that_fails_says_why(tmp_path):
             worker.do(1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # a minute on two busy cores, of which the loops beside a busy process take most
 def test_the_whole_table_of_a_tiny_network(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "CASES", [ALONE])
     monkeypatch.setattr(bench, "PAIR", TAUGHT)

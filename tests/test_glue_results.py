@@ -162,7 +162,7 @@ def test_a_fingerprint_changes_with_all_that_a_seed_follows_from(stages, changed
         "parent": {"parents": {"teacher": {seed: specs[other]}}},
         "data": {"manifest": bench.manifest.model_copy(update={"sha256": {"train_images.npy": "another"}})},
         "recipe": {"config": config.model_copy(update={"recipe": bench.recipe.model_copy(update={"lr": 0.3})})},
-        "runtime": {"config": config.model_copy(update={"runtime": config.runtime.model_copy(update={"threads": 1})})},
+        "runtime": {"config": config.model_copy(update={"runtime": config.runtime.model_copy(update={"threads": 3})})},
         "environment": {"environment": bench.environment | {"torch": "another"}},
         "code": {"code": bench.code | {"src/netpress/core/engine.py": "another"}},
         "options": {"config": config.model_copy(update={"item": item.model_copy(update={"options": {"width": 0.5}})})},

@@ -77,13 +77,17 @@ def test_an_import_that_is_not_covered_is_named(tmp_path):
 
 
 def test_packages_hold_words_and_what_is_loaded_when_asked_for():
-    """So no result follows from them; see `imports._file_of`."""
+    """So no result follows from them; see `imports._file_of`. The outermost says how threads wait: it is no value."""
+    outermost = ROOT / "src/netpress/__init__.py"
     for path in (ROOT / "src/netpress").rglob("__init__.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        kinds = {type(node).__name__ for node in tree.body[1:]}
-        assert kinds <= ({"Import", "ImportFrom", "Assign", "FunctionDef"} if "_LAZY" in path.read_text() else set()), (
-            path
-        )
+        text = path.read_text(encoding="utf-8")
+        nodes = ast.parse(text).body[1:]
+        if path == outermost:
+            nodes = [
+                node for node in nodes if ast.unparse(node) != "os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')"
+            ]
+        kinds = {type(node).__name__ for node in nodes}
+        assert kinds <= ({"Import", "ImportFrom", "Assign", "FunctionDef"} if "_LAZY" in text else set()), path
 
 
 def test_every_section_of_models_has_its_stage_and_every_stage_its_code():
