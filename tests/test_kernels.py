@@ -76,8 +76,8 @@ def test_values_gradients_and_layout_are_pytorchs(size, kernel, stride, padding,
     theirs = results(conv2d, inputs, stride, padding, 1, groups)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-    if layouts[0] == layouts[1] and theirs[0].is_contiguous(memory_format=layouts[0]):
-        # Mixed ones, and 1x1 maps, which are of both formats, may come out contiguous, which suits whatever follows.
+    both = all(x.is_contiguous(memory_format=layout) for layout in LAYOUTS)  # maps of 1x1, images of one channel
+    if layouts[0] == layouts[1] and not both:  # mixed ones may come out contiguous, which suits whatever follows
         assert ours[0].is_contiguous(memory_format=layouts[0])
 
 
@@ -337,7 +337,7 @@ NETWORKS = {"resnet": (resnet, {"channels": 3, "size": 32}), "student": (student
 def test_two_steps_give_the_weights_of_pytorch(convolved, monkeypatch, name, last):
     """On two threads: the untrained student makes rounding large, on one so much that no bound would mean anything.
 
-    The gradient of its first layer differs by 2 % between PyTorch's own on one thread and on two, and by 1e-13 in double.
+    The gradient of its first layer differs by 2 % between PyTorch's own on one thread and on two, in double by 1e-13.
     """
     torch.set_num_threads(2)
     build, kind = NETWORKS[name]
