@@ -30,6 +30,7 @@ from speed.training import Effort, sections
 
 from netpress.base.errors import NetpressError
 from netpress.base.files import write_text
+from netpress.cli._arguments import whole_number
 from netpress.process.environment import cpu_name
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="training alone, two networks, short rounds")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given again")
-    parser.add_argument("--rounds", type=_positive, help="of each candidate (default: 5; with --quick 3)")
+    parser.add_argument("--rounds", type=whole_number, help="of each candidate (default: 5; with --quick 3)")
     parser.add_argument("--seconds", type=_seconds, help="of a round, at least a step (default: 0.6; with --quick 0.3)")
     parser.add_argument("--threads", type=_threads, default=2, help="of each loop (default: 2)")
     parser.add_argument("--torchdistill", type=_folder, metavar="FOLDER", help="where torchdistill was installed")
@@ -87,15 +88,9 @@ def head(effort: Effort, command: str) -> str:
     )
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of 1 or more is wanted")
-    return int(text)
-
-
 def _threads(text: str) -> int:
     cores = os.cpu_count() or 1
-    if _positive(text) > cores:
+    if whole_number(text) > cores:
         raise argparse.ArgumentTypeError(f"{text}: this machine has {cores} cores")
     return int(text)
 

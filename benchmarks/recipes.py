@@ -21,16 +21,15 @@ import functools
 import io
 import json
 import multiprocessing
-import os
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 
-# Before torch is loaded, here and in the processes: threads that spin while they wait keep others from the cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import netpress  # noqa: F401 (before torch, here and in the processes: it says how threads wait)
 
+# isort: split
 import torch
 from recipe_runs import BASELINE, Job, Line, Plan, jobs_of, operations, read_lines
 

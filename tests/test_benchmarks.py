@@ -247,7 +247,7 @@ def test_without_an_archive_a_line_says_what_is_missing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--rounds", "0"], "'0': a whole number of 1 or more is wanted"),
+        (["--rounds", "0"], "'0' is not a whole number of at least 1"),
         (["--seconds", "nan"], "'nan': a number above 0, at most 60, is wanted"),
         (["--seconds", "soon"], "'soon': a number above 0"),
         (["--threads", "100000"], "100000: this machine has"),

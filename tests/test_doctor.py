@@ -134,7 +134,7 @@ def test_bf16_where_the_processor_has_none_is_seen_and_not_proposed(project, cap
 )
 def test_a_runtime_is_proposed_that_suits_the_machine(project, capsys, monkeypatch, cores, cuda, says):
     monkeypatch.setattr(doctor, "_device", lambda: doctor.Line("ok", "device", ""))
-    monkeypatch.setattr(doctor, "_cores", lambda: cores)
+    monkeypatch.setattr(doctor, "cores", lambda: cores)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     main(["doctor"])

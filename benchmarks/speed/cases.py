@@ -1,32 +1,25 @@
 """What is trained in the benchmark: networks, sizes of images, and how."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from netpress.params.recipes import Augment, Recipe
+from netpress.params.reader import load
 
 #: Images of a batch, in every loop.
 BATCH = 128
 #: Steps for which a loop has images; no round is longer.
 LONGEST = 40
 
-RECIPE = Recipe(
-    optimizer="sgd",
-    lr=0.01,
-    body_lr=1.0,
-    bias_lr=1.0,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="one_cycle",
-    warmup=0.3,
-    batch_size=BATCH,
-    min_steps=0,
-    label_smoothing=0.0,
-    clip_norm=0.0,
-    average=0.0,
-    resize_from=1.0,
-    resize_until=0.8,
-    augment=Augment(flip=True, crop_padding=2, resized_crop=0.0, erasing=0.0, mixup=0.0),
+_PLAIN = load(Path(__file__).parents[2] / "profiles/default.yaml").recipes["plain"]
+#: That of the default profile, but for what ordinary loops leave out or have otherwise.
+RECIPE = _PLAIN.model_copy(
+    update={
+        "lr": 0.01,
+        "batch_size": BATCH,
+        "clip_norm": 0.0,
+        "augment": _PLAIN.augment.model_copy(update={"crop_padding": 2}),
+    }
 )
 
 

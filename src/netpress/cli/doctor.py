@@ -8,7 +8,6 @@ The exit code is 1 when something has to be fixed.
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import shutil
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
+from netpress.execute.slots import cores
 from netpress.process.blame import blamed
 from netpress.process.environment import cpu_name
 
@@ -151,17 +151,12 @@ def _proposal() -> Line:
 
     from netpress.core.runtime import has_bf16
 
-    cores = _cores()
+    count = cores()
     if torch.cuda.is_available():
-        return Line("ok", "runtime", f"proposed: device: auto, threads: {cores}, precision: bf16")
-    jobs = f"{cores} jobs side by side (python -m netpress run)" if cores > 1 else "one job after another"
+        return Line("ok", "runtime", f"proposed: device: auto, threads: {count}, precision: bf16")
+    jobs = f"{count} jobs side by side (python -m netpress run)" if count > 1 else "one job after another"
     precision = "mixed" if has_bf16() else "fp32"
     return Line("ok", "runtime", f"proposed: device: cpu, threads: 1, precision: {precision}; {jobs}")
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _machine(root: Path) -> Iterator[Line]:
@@ -201,7 +196,7 @@ def _project(root: Path, every_image: bool) -> Iterator[Line]:
         yield _threads(shared.runtime.threads)
         yield from (Line("FAIL", key, text) for key, text in lacking(shared.runtime))
     except ConfigError:
-        yield Line("ok", "threads", f"{_cores()} cores")
+        yield Line("ok", "threads", f"{cores()} cores")
     try:
         with blamed():
             params = check_project(root)
@@ -254,6 +249,6 @@ def _images(source: "Source", on_bad_image: str) -> Iterator[Line]:
 
 
 def _threads(threads: int) -> Line:
-    cores = _cores()
-    text = f"{threads} of {cores} cores (runtime.threads)"
-    return Line("ok" if threads <= cores else "warn", "threads", text)
+    count = cores()
+    text = f"{threads} of {count} cores (runtime.threads)"
+    return Line("ok" if threads <= count else "warn", "threads", text)

@@ -15,6 +15,7 @@ from pathlib import Path
 from netpress.base.errors import NetpressError
 from netpress.base.project import find_root
 from netpress.base.words import some
+from netpress.cli._arguments import whole_number
 from netpress.process.lock import held
 
 #: Jobs named in a message.
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j",
         "--jobs",
-        type=_positive,
+        type=whole_number,
         metavar="N",
         help="at most so many jobs at once (default: cores / runtime.threads, with a GPU 1)",
     )
@@ -87,9 +88,3 @@ def _run(root: Path, names: Sequence[str], at_once: int | None) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
-    return int(text)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from netpress.base.project import find_root
+from netpress.cli._arguments import whole_number
 from netpress.verify.outcome import TOLERANCE
 from netpress.verify.plan import UsageError
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--sample",
         metavar="N",
-        type=_count,
+        type=whole_number,
         help="N stages that make models, drawn by the commit, with their ancestors",
     )
     parser.add_argument(
@@ -83,12 +84,6 @@ def _dump(value: object) -> str:
 def _stop(number: int, frame: FrameType | None) -> None:
     """End as by Ctrl-C, so that the clone and its processes go too."""
     raise KeyboardInterrupt
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
-    return int(text)
 
 
 def _share(text: str) -> float:

@@ -49,9 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run(command: Sequence[str], root: Path) -> int:
     """Run a command as the shell would with `exec`: signals reach it, and its exit code is returned."""
     with subprocess.Popen(command, cwd=root) as process:
-        signal.signal(
-            signal.SIGINT, lambda *_: None
-        )  # a terminal sends Ctrl-C to both; it is the other that ends the run
+        signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends Ctrl-C to both; the other ends the run
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, _: process.send_signal(number))
         code = process.wait()
