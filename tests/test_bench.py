@@ -32,6 +32,17 @@ def test_cuda_without_a_device_is_an_error_and_auto_is_not():
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
+def test_algorithms_are_deterministic_and_the_compilers_mode_is_set_only_where_it_compiles(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *args, **kwargs: asked.append((args, kwargs)))
+    set_up(RUNTIME)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not asked
+    set_up(RUNTIME.model_copy(update={"compile": True}))
+    assert asked == [((True,), {"warn_only": True})]
+
+
 def with_cpu(monkeypatch, **capabilities):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
 

@@ -20,7 +20,10 @@ def set_up(runtime: Runtime) -> torch.device:
         ParamsError: CUDA is asked for and there is none, or bf16 and the processor has no instructions for it.
     """
     torch.set_num_threads(runtime.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if runtime.compile:
+        torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler's too, which takes seconds to load
+    else:
+        torch.set_deterministic_debug_mode("warn")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     if faults := lacking(runtime):
