@@ -9,7 +9,7 @@ Exit codes: 0 everything is up to date, 1 jobs failed, 130 stopped by Ctrl-C.
 import argparse
 import signal
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from netpress.base.errors import NetpressError
@@ -17,6 +17,7 @@ from netpress.base.project import find_root
 from netpress.base.words import some
 from netpress.cli._arguments import whole_number
 from netpress.process.lock import held
+from netpress.process.warm import Warm
 
 #: Jobs named in a message.
 NAMED = 8
@@ -75,6 +76,7 @@ def _run(root: Path, names: Sequence[str], at_once: int | None) -> None:
     eta = Eta(training_work(root, jobs))
     ended: dict[End, list[str]] = {end: [] for end in End}
     with (
+        Warm() if params.runtime.device == "cpu" else nullcontext(),  # a GPU does not survive a fork
         board(root, eta, len(jobs), width) as view,
         closing(execute(jobs, changed, root, LockFile(root, graph), width, eta.of, view.started)) as outcomes,
     ):

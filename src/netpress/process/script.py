@@ -12,6 +12,7 @@ from netpress.base.project import find_root
 from netpress.process.blame import blamed, out_of_memory
 from netpress.process.lock import held
 from netpress.process.stop import MESSAGE, end_at_once
+from netpress.process.warm import handed_over
 
 
 def guarded(action: Callable[[], None]) -> int:
@@ -55,6 +56,8 @@ def run_variant_stage(
 
 def _run(variant: str, action: Callable[[Path], None]) -> None:
     """Run `action` while no other process runs the same stage of the same variant here."""
+    if (code := handed_over()) is not None:
+        sys.exit(code)
     end_at_once()
     stage = Path(sys.argv[0]).stem
     name = re.sub(r"[^a-z0-9_]", ".", f"{stage} {variant}".strip())[:200]  # of a file

@@ -1,0 +1,205 @@
+"""A process that has PyTorch loaded, and forks itself for each stage that asks: most of a short stage is imports.
+
+`Warm` starts it and names its socket to all that is started from then on. A stage's script hands its arguments,
+folder, environment and standard streams over that socket, and ends as the fork ends; where there is no such process, or
+none any more, it does its work itself. Only packages are loaded beforehand, never the code of the project, which a fork
+reads as it stands then.
+"""
+
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+#: Environment variable: the socket of the process that has everything loaded.
+WARM = "NETPRESS_WARM"
+#: Bytes of a request at most: arguments and environment.
+MOST = 1 << 20
+
+
+class Warm:
+    """The process, for the time of a `with` block; a stage that comes before it is ready waits for it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="netpress-")
+        self.path = str(Path(self._folder.name) / "socket")  # short, as sockets want it
+
+    def __enter__(self) -> Self:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(self.path)
+        listener.listen(64)  # before it is ready: connections wait in the queue
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "netpress.process.warm", str(listener.fileno())],
+            stdin=subprocess.PIPE,  # which breaks when this process ends, however: then it ends too
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # Ctrl-C is for those whom it serves
+        )
+        listener.close()
+        os.environ[WARM] = self.path
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.environ.pop(WARM, None)
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+def handed_over() -> int | None:
+    """Have the process named in the environment do what this one was started for; return the exit code.
+
+    None where there is none, so that the work is still to be done.
+    """
+    path = os.environ.get(WARM)
+    if not path:
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError:
+        return None
+    with connection:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+        request = {
+            "argv": sys.argv,
+            "cwd": str(Path.cwd()),
+            "environ": {k: v for k, v in os.environ.items() if k != WARM},
+        }
+        data = json.dumps(request).encode()
+        socket.send_fds(connection, [len(data).to_bytes(4, "big")], [0, 1, 2])
+        connection.sendall(data)
+        answer = connection.recv(4)
+    if len(answer) < 4:
+        print("error: the process that loads PyTorch for all stages was killed; run again", file=sys.stderr)
+        return 1
+    code = int.from_bytes(answer, "big", signed=True)
+    if code < 0:  # by a signal: end as it ended
+        with suppress(OSError):  # of kill -9 nothing else can be made
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def serve(listener: socket.socket) -> None:
+    """Fork for every connection, and answer with the exit code, until standard input ends."""
+    children: dict[int, socket.socket] = {}
+    life, lifeline = os.pipe()  # of which forks have the end that tells them when this process is gone
+    wake, woken = socket.socketpair()
+    for end in (wake, woken):
+        end.setblocking(False)
+    signal.set_wakeup_fd(woken.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    with selectors.DefaultSelector() as selector:
+        for file in (listener, wake, sys.stdin.buffer):
+            selector.register(file, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is listener:
+                    connection, _ = listener.accept()
+                    if (child := os.fork()) == 0:
+                        signal.set_wakeup_fd(-1)
+                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        os.close(lifeline)
+                        for other in (listener, wake, woken, *children.values()):
+                            other.close()
+                        _work(connection, life)
+                    children[child] = connection
+                elif key.fileobj is wake:
+                    with suppress(BlockingIOError):
+                        wake.recv(4096)
+                    _reap(children)
+                else:
+                    return
+
+
+def _reap(children: dict[int, socket.socket]) -> None:
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            with children.pop(ended[0]) as connection, suppress(OSError):  # who asked may be gone
+                connection.sendall(os.waitstatus_to_exitcode(ended[1]).to_bytes(4, "big", signed=True))
+
+
+def _work(connection: socket.socket, life: int) -> None:
+    """Become the process that asked: its streams, folder, environment and arguments; never returns."""
+    code = 70
+    try:
+        head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+        data = bytearray()
+        while len(data) < min(int.from_bytes(head, "big"), MOST):
+            data += connection.recv(MOST)
+        request = json.loads(data)
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.environ.clear()
+        os.environ.update(request["environ"])
+        os.chdir(request["cwd"])
+        sys.argv = request["argv"]
+        sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+        watched = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # they are for the thread that does the work
+        threading.Thread(target=_heed, args=(connection,), name="asked", daemon=True).start()
+        threading.Thread(target=_follow, args=(life,), name="loaded", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        code = 0
+    except SystemExit as ended:  # as Python itself ends
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    except BaseException:  # likewise; a fork must not go on as the one that serves
+        traceback.print_exc()
+        code = 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def _heed(connection: socket.socket) -> None:
+    """Pass on the signals of the process that asked, and end with it."""
+    while number := connection.recv(1):
+        os.kill(os.getpid(), number[0])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _follow(life: int) -> None:
+    """End with the process that was forked: nobody else could tell who asked how this one ends."""
+    os.read(life, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def load() -> None:
+    """Load what stages take seconds to load, by exporting the smallest network there is.
+
+    On one thread, since a pool of threads does not survive a fork.
+    """
+    import logging
+    import warnings
+
+    import torch
+
+    torch.set_num_threads(1)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(torch.nn.Linear(1, 1).eval(), (torch.zeros(1, 1),), dynamo=True, verbose=False)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as bound:
+        load()
+        serve(bound)

@@ -1,0 +1,165 @@
+"""Stages in forks of a process that has PyTorch loaded end as they would by themselves, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from netpress.process import warm
+from netpress.process.warm import WARM, Warm, handed_over
+
+#: Hands its work over, as stages do; then what follows is the work.
+SCRIPT = """
+import os, signal, sys, time
+from netpress.process.warm import handed_over
+from netpress.process.stop import end_at_once
+if (code := handed_over()) is not None:
+    sys.exit(code)
+print("pid", os.getpid(), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Warm():
+        yield os.environ[WARM]
+    assert WARM not in os.environ
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Starts a script with this work, for the server at `path` if there is one; all are ended in the end."""
+    processes = []
+
+    def start(work, *args, path="", folder=tmp_path, **options):
+        script = tmp_path / "script.py"
+        script.write_text(SCRIPT + work)
+        env = {key: value for key, value in os.environ.items() if key != WARM} | {"GIVEN": "as given"}
+        env |= {WARM: path} if path else {}
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
+        command = [sys.executable, str(script), *args]
+        processes.append(subprocess.Popen(command, cwd=folder, env=env, text=True, **streams))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def pid_of(process):
+    """The process at work, which says its number first."""
+    return int(process.stdout.readline().split()[1])
+
+
+def gone(pid):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_fork_has_the_arguments_folder_environment_and_streams_of_who_asked(server, started, tmp_path):
+    (tmp_path / "below").mkdir()
+    work = """
+own = [name for name in sys.modules if name.startswith("netpress")]
+print(sys.argv[1:], os.getcwd(), os.environ["GIVEN"], "NETPRESS_WARM" in os.environ, sys.stdin.read())
+print("torch" in sys.modules, sorted(own), sys.path[0], file=sys.stderr)
+sys.exit(3)
+"""
+    said = []
+    for path in (server, ""):
+        process = started(work, "a", "b c", path=path, folder=tmp_path / "below")
+        assert (pid_of(process) == process.pid) == (not path)
+        out, err = process.communicate("typed in")
+        assert process.returncode == 3
+        said.append((out, err))
+    assert said[0][0] == said[1][0] == f"['a', 'b c'] {tmp_path / 'below'} as given False typed in\n"
+    own = ["netpress", "netpress.process", "netpress.process.stop", "netpress.process.warm"]
+    assert said[0][1] == f"True {own} {tmp_path}\n"
+    assert said[1][1] == f"False {own} {tmp_path}\n"
+
+
+@pytest.mark.parametrize(
+    ("work", "code"),
+    [
+        ("", 0),
+        ("sys.exit(None)", 0),
+        ("sys.exit('words')", 1),
+        ("raise ValueError('words')", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("os._exit(5)", 5),
+    ],
+)
+def test_who_asked_ends_as_the_fork_ends(server, started, work, code):
+    for path in (server, ""):
+        process = started(work, path=path)
+        _, err = process.communicate()
+        assert process.returncode == code
+        assert ("words" in err) == ("words" in work), err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_the_fork(server, started, number):
+    process = started("end_at_once()\nprint('ready', flush=True)\ntime.sleep(600)", path=server)
+    pid = pid_of(process)
+    process.stdout.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "stopped: run the same command" in err
+    assert gone(pid)
+
+
+def test_a_fork_ends_with_who_asked(server, started):
+    process = started("time.sleep(600)", path=server)
+    pid = pid_of(process)
+    process.kill()
+    assert gone(pid)
+
+
+def test_forks_work_side_by_side(server, started):
+    first, second = (started("print(sys.stdin.readline(), flush=True)", path=server) for _ in range(2))
+    assert pid_of(first) != pid_of(second)
+    for process, word in ((second, "two"), (first, "one")):
+        out, _ = process.communicate(word)
+        assert (process.returncode, out.strip()) == (0, word)
+
+
+def test_when_the_loaded_process_is_killed_work_in_progress_fails_with_a_line_and_later_work_is_done_alone(started):
+    with Warm() as loaded:
+        path = os.environ[WARM]
+        process = started("time.sleep(600)", path=path)
+        pid = pid_of(process)
+        loaded._process.kill()
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (
+            1,
+            "error: the process that loads PyTorch for all stages was killed; run again\n",
+        )
+        assert gone(pid)
+        later = started("", path=path)
+        assert pid_of(later) == later.pid
+
+
+def test_the_loaded_process_ends_with_who_started_it(tmp_path):
+    code = "import time\nfrom netpress.process.warm import Warm\n"
+    code += "with Warm() as warm: print(warm._process.pid, flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    pid = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    assert gone(pid)
+
+
+def test_without_a_loaded_process_nothing_is_handed_over(monkeypatch, tmp_path):
+    monkeypatch.delenv(WARM, raising=False)
+    assert handed_over() is None
+    monkeypatch.setenv(WARM, str(tmp_path / "none"))
+    assert warm.handed_over() is None
