@@ -1,5 +1,7 @@
 """A project of a few hundred made-up pictures, whose stages run in about a second each."""
 
+import atexit
+import functools
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from netpress.base import files
+from netpress.process.warm import WARM, Warm
 
 ROOT = Path(__file__).parent.parent
 CURVE = {
@@ -166,7 +169,17 @@ def environment():
     """The environment of a shell in which this checkout's code and interpreter come first."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))}
     bin_folder = str(Path(sys.executable).parent)
-    return env | {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{bin_folder}{os.pathsep}{env['PATH']}"}
+    ours = {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{bin_folder}{os.pathsep}{env['PATH']}"}
+    return env | ours | {WARM: loaded()}
+
+
+@functools.cache
+def loaded():
+    """Start the process that stages started by these tests are forks of, as under `netpress run`; return its socket."""
+    process = Warm()
+    process.__enter__()
+    atexit.register(process.__exit__, None, None, None)
+    return os.environ.pop(WARM)  # for those that ask here, not for whatever else is started
 
 
 class Server:

@@ -46,9 +46,9 @@ class Project:
 
     def call(self, *command):
         """Run a command in the copy, with the copy's own code, and return how it ended."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))}
-        bin_folder = str(Path(sys.executable).parent)
-        env |= {"PYTHONPATH": str(self.folder / "src"), "PATH": f"{bin_folder}{os.pathsep}{env['PATH']}"}
+        from little import environment  # scripts/mutants.py takes this file, and must not load netpress
+
+        env = environment() | {"PYTHONPATH": str(self.folder / "src")}
         return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
 
     def run(self, *command, ok=True):
@@ -112,7 +112,7 @@ ALL_STAGES = {
 
 def fresh(folder):
     """A new copy under the smoke profile, run once from nothing on pictures that are learned in a few steps."""
-    from little import write_idx  # scripts/mutants.py takes this file, and must not load netpress
+    from little import write_idx  # as above
 
     project = Project(folder)
     project.run("python", "-m", "netpress", "use", "smoke", "--force")

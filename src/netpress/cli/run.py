@@ -7,6 +7,7 @@ Exit codes: 0 everything is up to date, 1 jobs failed, 130 stopped by Ctrl-C.
 """
 
 import argparse
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
@@ -17,7 +18,7 @@ from netpress.base.project import find_root
 from netpress.base.words import some
 from netpress.cli._arguments import whole_number
 from netpress.process.lock import held
-from netpress.process.warm import Warm
+from netpress.process.warm import WARM, Warm
 
 #: Jobs named in a message.
 NAMED = 8
@@ -76,7 +77,8 @@ def _run(root: Path, names: Sequence[str], at_once: int | None) -> None:
     eta = Eta(training_work(root, jobs))
     ended: dict[End, list[str]] = {end: [] for end in End}
     with (
-        Warm() if params.runtime.device == "cpu" else nullcontext(),  # a GPU does not survive a fork
+        # a GPU does not survive a fork; where a process serves already, that will do
+        Warm() if params.runtime.device == "cpu" and WARM not in os.environ else nullcontext(),
         board(root, eta, len(jobs), width) as view,
         closing(execute(jobs, changed, root, LockFile(root, graph), width, eta.of, view.started)) as outcomes,
     ):

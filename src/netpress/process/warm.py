@@ -74,6 +74,7 @@ def handed_over() -> int | None:
             signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
         request = {
             "argv": sys.argv,
+            "path": sys.path,
             "cwd": str(Path.cwd()),
             "environ": {k: v for k, v in os.environ.items() if k != WARM},
         }
@@ -146,8 +147,9 @@ def _work(connection: socket.socket, life: int) -> None:
         os.environ.clear()
         os.environ.update(request["environ"])
         os.chdir(request["cwd"])
-        sys.argv = request["argv"]
-        sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+        sys.argv, sys.path[:] = request["argv"], request["path"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "netpress"]:
+            del sys.modules[name]  # that of this process may be another copy
         watched = {signal.SIGINT, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # they are for the thread that does the work
         threading.Thread(target=_heed, args=(connection,), name="asked", daemon=True).start()
