@@ -1,11 +1,9 @@
 """A copy of the project in a folder of its own, run under the smoke profile."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
