@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -48,7 +49,9 @@ def started(tmp_path, monkeypatch):
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()  # not for its streams, which a fork may hold
+        for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+            stream.close()
 
 
 def pid_of(process):
@@ -84,6 +87,15 @@ sys.exit(3)
     own = ["netpress", "netpress.process", "netpress.process.stop", "netpress.process.warm"]
     assert said[0][1] == f"True {own} {tmp_path}\n"
     assert said[1][1] == f"False {own} {tmp_path}\n"
+
+
+def test_a_fork_reads_the_code_of_who_asked(server, started, tmp_path, monkeypatch):
+    (tmp_path / "copy").symlink_to(Path(warm.__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "copy"))
+    process = started("import netpress.cli\nprint(netpress.__file__, netpress.cli.__file__)", path=server)
+    pid_of(process)
+    out, _ = process.communicate()
+    assert out == f"{tmp_path}/copy/netpress/__init__.py {tmp_path}/copy/netpress/cli/__init__.py\n"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ nothing else: a run can go on in mid schedule, and two students of one seed see 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,7 @@ def training_batches(
             share = torch.from_numpy(shares[chosen]).to(device)
             view, plain = partial(_mixed, view, other, share), partial(_mixed, plain, other, share)
             targets = torch.lerp(soft[split.labels[other]], targets, share[:, None])
-        yield Batch(view(index), targets, index, partial(plain, index))
+        yield Batch(view(index), targets, index, cache(partial(plain, index)))
 
 
 def alternating(count: int, seed: int, epoch: int) -> np.ndarray:

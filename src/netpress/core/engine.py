@@ -174,9 +174,14 @@ def fit(
 def averaging(network: nn.Module, decay: float) -> AveragedModel:
     """Return a running average of weights and statistics: decay * average + (1 - decay) * network at every step.
 
-    Tarvainen and Valpola, https://arxiv.org/abs/1703.01780.
+    At step n the decay is at most (1 + n) / (10 + n), so that a short training does not end with an average of its
+    start. Tarvainen and Valpola, https://arxiv.org/abs/1703.01780.
     """
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (10 + int(steps))))(average, current, steps)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def layer_seed(schedule: Schedule, epoch: int) -> int:
