@@ -166,7 +166,7 @@ def test_an_epochs_row_is_what_its_steps_gave_and_what_its_end_measures():
 def test_each_epochs_validation_is_of_the_averaged_weights_and_statistics_where_weights_are_averaged():
     """The network itself has another loss; both averages forget their start sooner in the first steps."""
     network, val = small_network(), striped(48, seed=1)
-    recipe = RICH.model_copy(update={"average": 0.99, "lr": 0.05})
+    recipe = RICH.model_copy(update={"average": 0.99, "lr": 0.5})
     mean = next(name for name in network.state_dict() if name.endswith("running_mean"))
     last, means = {}, []
 
