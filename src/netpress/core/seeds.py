@@ -21,7 +21,7 @@ from netpress.core.context import Context
 from netpress.core.dataset import Manifest
 from netpress.core.engine import History
 from netpress.core.export import export_onnx, with_metadata
-from netpress.core.measure import count_macs, count_params, evaluate, evidence, weight_bytes
+from netpress.core.measure import RIGHT, VAL_ACC, count_macs, count_params, evaluate, evidence, weight_bytes
 from netpress.core.networks import build_model, require_rebuilt
 from netpress.core.resume import Workspace, finished_seed
 from netpress.params.items import Design
@@ -87,7 +87,12 @@ def run_seeds(context: Context, make: Callable[[int, Workspace], dict[str, Any]]
             rows.append(row)
         for place in (new, *sorted(new.glob(f"{ROUND}*"))):
             artifacts.write_seeds(place, context.config.seeds)
-        metrics = over_seeds(rows) | {"seeds": context.config.seeds, "chance_acc": chance(context.manifest)}
+        metrics = over_seeds(rows) | {
+            "seeds": context.config.seeds,
+            "chance_acc": chance(context.manifest),
+            "val_images": sum(context.manifest.counts["val"]),
+            "val_images_sha256": context.manifest.sha256["val_images.npy"],
+        }
         files.swap(new, folder, aside)
     artifacts.write_metrics(context.root, context.model_id, metrics)
     environment.record(context.root, context.model_id, metrics["weights_sha256"], context.environment)
@@ -203,8 +208,10 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
         merged[key] = statistics.fmean(values)
         if len(rows) > 1:
             merged[f"{key}_std"] = statistics.stdev(values)
-    for key in (key for key in ("val_acc", CONTROL) if key in rows[0]):
+    for key in (key for key in (VAL_ACC, CONTROL) if key in rows[0]):
         merged[f"{key}_by_seed"] = [row[key] for row in rows]
+    for key in (key for key in rows[0] if key.endswith(RIGHT)):
+        merged[key] = [row[key] for row in rows]
     if "val_acc_by_class" in rows[0]:
         merged["val_acc_by_class"] = [
             _mean(shares) for shares in zip(*(r["val_acc_by_class"] for r in rows), strict=True)
@@ -253,7 +260,7 @@ def save_design(
     found = evidence(network, context.train, context.val, taught)
     if not history:  # a trained network as it came
         quality = evaluate(network, context.val, work.label)
-        found |= {"val_acc": quality.accuracy, "val_acc_best": quality.accuracy, "val_loss": quality.loss}
+        found |= {VAL_ACC: quality.accuracy, "val_acc_best": quality.accuracy, "val_loss": quality.loss}
         found |= quality.detail(context.val)
     method = getattr(item, "method", None)
     made = Made(network, history, item.arch, item.options, [], method, teachers or {}, len(history), found)

@@ -38,7 +38,7 @@ def factorize_model(context: Context) -> None:
         require_rebuilt(network, spec.arch, len(spec.classes), spec.options, edits, spec.image)
         before = evaluate(network, context.val, f"{work.label} before tuning")
         history = context.fit(work, "fit", network, seed)
-        found = evidence(network, context.train, context.val) | {"val_acc_before_tuning": before.accuracy}
+        found = evidence(network, context.train, context.val) | before.named("val_acc_before_tuning")
         epochs = spec.epochs + len(history)
         made = Made(network, history, spec.arch, spec.options, edits, method.name, {"from": spec}, epochs, found)
         return save(context, work.models / f"seed_{seed}", seed, made)

@@ -22,7 +22,7 @@ from netpress.core.batches import enough_epochs
 from netpress.core.bn_recalibration import recalibrate
 from netpress.core.context import Context, Method
 from netpress.core.edits import Sizes, resize_edit, sizes_of
-from netpress.core.measure import count_params, evaluate, evidence
+from netpress.core.measure import RIGHT, VAL_ACC, Quality, count_params, evaluate, evidence
 from netpress.core.networks import build_edited, require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import CONTROL, Made, run_seeds, save
@@ -31,7 +31,10 @@ from netpress.params.plugins import misfit
 from netpress.params.schema import AUTO
 from netpress.prune.channels import next_rate_of, plan_rounds, remove_channels, share_epochs
 
-ROW = ("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes", "val_acc", "val_acc_best", "val_loss")
+ROW = (
+    *("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes"),
+    *(VAL_ACC, f"{VAL_ACC}{RIGHT}", "val_acc_best", "val_loss"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def _prune_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
     controls = control_rounds(item, len(plan))
     curve = Curve(context, work, seed, parent, sizes_of(network), _channels(network), rates, epochs)
     start = evaluate(network.to(context.device), context.val, parent.spec.model_id)
-    rounds = [_parent_row(item, parent, start.accuracy, start.loss)]
+    rounds = [_parent_row(item, parent, start)]
     source: Path | None = None
     made = dict[str, Any]()
     for number in range(1, len(epochs) + 1):
@@ -104,10 +107,10 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     )
     edits = [*spec.edits, resize_edit(curve.sizes, network)]
     require_rebuilt(network, spec.arch, len(spec.classes), spec.options, edits, spec.image)
-    found = {"val_acc_before_tuning": evaluate(network, context.val, f"{label} before tuning").accuracy}
+    found = evaluate(network, context.val, f"{label} before tuning").named("val_acc_before_tuning")
     if item.bn_batches:
         recalibrate(network, context.batches(curve.seed, before), item.bn_batches)
-        found["val_acc_recalibrated"] = evaluate(network, context.val, f"{label} recalibrated").accuracy
+        found |= evaluate(network, context.val, f"{label} recalibrated").named("val_acc_recalibrated")
     title = f"round {number}/{len(curve.epochs)} ({count_params(network):,} parameters)"
     epochs = curve.epochs[number - 1]
     history = context.fit(
@@ -172,7 +175,7 @@ def _train_control(curve: Curve, number: int, place: Path) -> dict[str, Any]:
     label = f"control of round {number} ({spec.params:,} parameters)"
     name = f"round_{number}_control_fit"
     history = context.fit(curve.work, name, network, curve.seed, epochs=epochs, recipe=recipe, label=label)
-    return {CONTROL: history[-1]["val_acc"]}
+    return {f"{CONTROL}{suffix}": history[-1][f"{VAL_ACC}{suffix}"] for suffix in ("", RIGHT)}
 
 
 def _example(spec: Spec) -> Tensor:
@@ -180,7 +183,7 @@ def _example(spec: Spec) -> Tensor:
     return torch.zeros(2, spec.in_channels, spec.height, spec.width)
 
 
-def _parent_row(item: Prune, parent: Loaded, accuracy: float, loss: float) -> dict[str, Any]:
+def _parent_row(item: Prune, parent: Loaded, quality: Quality) -> dict[str, Any]:
     """Round 0: the parent as it is."""
     spec = parent.spec
     return {
@@ -192,8 +195,8 @@ def _parent_row(item: Prune, parent: Loaded, accuracy: float, loss: float) -> di
         "onnx_bytes": spec.onnx_bytes,
         "channels_share": 1.0,
         "epochs_total": 0,
-        "val_acc": accuracy,
-        "val_loss": loss,
+        **quality.named(VAL_ACC),
+        "val_loss": quality.loss,
         "weights_sha256": spec.weights_sha256,
     }
 
