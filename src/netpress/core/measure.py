@@ -1,21 +1,17 @@
 """The measurements that every model gets: accuracy, parameters, multiply-adds, bytes."""
 
-import base64
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import TrainingError
 from netpress.core.batches import DeviceSplit
+from netpress.core.metrics import RIGHT, VAL_ACC, packed
 from netpress.params.recipes import Runtime
 
-VAL_ACC = "val_acc"
-#: What follows the key of an accuracy where it is said which images are named right: `packed`, a string a seed.
-RIGHT = "_right"
 #: Bins of equal width in which confidence is compared with accuracy.
 BINS = 15
 
@@ -39,14 +35,19 @@ class Quality:
         """Top-1, a fraction."""
         return int(self.hit.sum()) / len(self.hit)
 
+    @property
+    def right(self) -> str:
+        """Which images are named right, as the metrics keep it."""
+        return packed(self.hit.cpu().numpy())
+
     def named(self, key: str) -> dict[str, Any]:
         """Return the accuracy as the metrics keep it: under `key`, and which images it is made of under `key`_right."""
-        return {key: self.accuracy, f"{key}{RIGHT}": packed(self.hit)}
+        return {key: self.accuracy, f"{key}{RIGHT}": self.right}
 
     def detail(self, split: DeviceSplit) -> dict[str, Any]:
         """Return what the metrics say of validation beside accuracy and loss: images, calibration, classes."""
         return {
-            f"{VAL_ACC}{RIGHT}": packed(self.hit),
+            f"{VAL_ACC}{RIGHT}": self.right,
             "val_ece": calibration_error(self.hit, self.confidence),
             "val_acc_by_class": list(accuracy_by_class(self.hit, split)),
         }
@@ -73,11 +74,6 @@ def evaluate(network: nn.Module, split: DeviceSplit, where: str = "the network")
             "rate is too high (lower recipes.<name>.lr), or the method broke the network (choose milder method_options)"
         )
     return Quality(torch.cat(hits), torch.cat(confidences), loss / len(split))
-
-
-def packed(hit: Tensor) -> str:
-    """Return `hit` (N) bool as text: one bit an image, the first one the highest of the first byte, in base64."""
-    return base64.b64encode(np.packbits(hit.cpu().numpy()).tobytes()).decode("ascii")
 
 
 def calibration_error(hit: Tensor, confidence: Tensor) -> float:

@@ -21,7 +21,8 @@ from netpress.core.context import Context
 from netpress.core.dataset import Manifest
 from netpress.core.engine import History
 from netpress.core.export import export_onnx, with_metadata
-from netpress.core.measure import RIGHT, VAL_ACC, count_macs, count_params, evaluate, evidence, weight_bytes
+from netpress.core.measure import count_macs, count_params, evaluate, evidence, weight_bytes
+from netpress.core.metrics import RIGHT, VAL_ACC
 from netpress.core.networks import build_model, require_rebuilt
 from netpress.core.resume import Workspace, finished_seed
 from netpress.params.items import Design

@@ -22,7 +22,8 @@ from netpress.core.batches import enough_epochs
 from netpress.core.bn_recalibration import recalibrate
 from netpress.core.context import Context, Method
 from netpress.core.edits import Sizes, resize_edit, sizes_of
-from netpress.core.measure import RIGHT, VAL_ACC, Quality, count_params, evaluate, evidence
+from netpress.core.measure import Quality, count_params, evaluate, evidence
+from netpress.core.metrics import RIGHT, VAL_ACC
 from netpress.core.networks import build_edited, require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import CONTROL, Made, run_seeds, save
