@@ -55,7 +55,7 @@ def intervals(answers: NDArray[np.bool_]) -> Iterator[tuple[float, float]]:
     by_seed = two.mean(1) - one.mean(1)
     k = len(by_seed)
     yield float(by_seed.mean()), float(stats.t.ppf(0.975, k - 1) * by_seed.std(ddof=1) / math.sqrt(k))
-    for seeds in (None, pooled(list(answers))):
+    for seeds in (None, pooled([list(answers)])):
         found = crossed(one, two, seeds)
         yield found.difference, found.half_width()
 

@@ -77,7 +77,7 @@ def test_pooled_over_a_table_the_intervals_hold_the_truth(k, seed_effect):
     inside = total = 0
     for _ in range(200):
         table = answers(rng, k, 500, 0.0, seed_effect, networks=5)
-        seeds = pooled(table)
+        seeds = pooled([table])
         found = crossed(table[0], table[1], seeds)
         inside += abs(found.difference) <= found.half_width()
         total += 1
@@ -87,8 +87,17 @@ def test_pooled_over_a_table_the_intervals_hold_the_truth(k, seed_effect):
 def test_pooled_is_the_mean_over_all_pairs():
     table = answers(np.random.default_rng(3), 3, 400, seed_effect=0.01, networks=4)
     pairs = [crossed(table[i], table[j]).seeds.square for i in range(4) for j in range(i)]
-    found = pooled(table)
+    found = pooled([table])
     assert found.square == pytest.approx(np.mean(pairs))
+    assert found.degrees == 3 * 2
+
+
+def test_groups_add_up():
+    """Of pairs, each a group, it is the mean of their mean squares."""
+    table = answers(np.random.default_rng(10), 3, 400, seed_effect=0.01, networks=6)
+    pairs = [table[:2], table[2:4], table[4:]]
+    found = pooled(pairs)
+    assert found.square == pytest.approx(np.mean([crossed(*pair).seeds.square for pair in pairs]))
     assert found.degrees == 3 * 2
 
 
@@ -96,14 +105,14 @@ def test_networks_of_unequal_spreads_are_not_pooled():
     rng = np.random.default_rng(4)
     steady = answers(rng, 8, 2000, networks=3)
     wild = answers(rng, 8, 2000, seed_effect=0.15, networks=1)
-    assert pooled([*steady, *wild]) is None
-    assert pooled(steady) is not None
-    assert pooled([network[:1] for network in steady]) is None
+    assert pooled([[*steady, *wild]]) is None
+    assert pooled([steady]) is not None
+    assert pooled([[network[:1] for network in steady]]) is None
 
 
 def test_pooling_narrows_the_intervals_of_two_seeds():
     table = answers(np.random.default_rng(5), 2, 2000, seed_effect=0.01, networks=8)
-    alone, together = crossed(table[0], table[1]), crossed(table[0], table[1], pooled(table))
+    alone, together = crossed(table[0], table[1]), crossed(table[0], table[1], pooled([table]))
     assert together.degrees > alone.degrees
     assert together.difference == alone.difference
 

@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from netpress.base.errors import ArtifactError, ConfigError
 from netpress.base.files import read_json, read_sealed
 from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
-from netpress.core.metrics import Measured, Metrics, Round, TestMetrics
+from netpress.core.metrics import RIGHT, VAL_ACC, Measured, Metrics, Round, TestMetrics, unpacked
 from netpress.params.families import FAMILIES
 from netpress.params.items import Claim, Experiment, parents_of
 from netpress.params.schema import Strict, parse
@@ -70,6 +72,23 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Which images one model names right.
+
+    Attributes:
+        seeds: in the order of the rows.
+        right: (seeds, images) bool.
+    """
+
+    seeds: tuple[int, ...]
+    right: NDArray[np.bool_]
+
+    def of(self, seeds: Sequence[int]) -> NDArray[np.bool_]:
+        """Return the rows of `seeds`, in their order."""
+        return self.right[[self.seeds.index(seed) for seed in seeds]]
+
+
+@dataclass(frozen=True)
 class Study:
     """The models of one params.yaml, in the order of the graph, and what it claims and compares them with.
 
@@ -101,6 +120,21 @@ class Study:
         base = self.by_id[ModelId(model_id).base].measured
         seeds = base.seeds if isinstance(base, Metrics) else []
         return dict(zip(seeds, accuracies, strict=False))  # as many, or none of one: see `Metrics`
+
+    def answers(self, model_id: str, key: str = VAL_ACC) -> Answers | None:
+        """Return which validation images a model or a pruning round names right; None where its metrics do not say.
+
+        Args:
+            key: the accuracy that they make up, such as that of the control.
+
+        Raises:
+            ArtifactError: there is no such model or round.
+        """
+        bits = getattr(self.measured(model_id), f"{key}{RIGHT}", [])
+        base = self.by_id[ModelId(model_id).base].measured
+        if not bits or not isinstance(base, Metrics) or base.val_images is None:
+            return None
+        return Answers(tuple(base.seeds), unpacked(bits, base.val_images))
 
     def measured(self, model_id: str) -> Measured:
         """Return the figures of a model or of a pruning round `<stage>/<variant>/round_<k>`.
@@ -150,6 +184,7 @@ def collect(
     study = Study(tuple(Model(ModelId(i), items[i], m.arch, m.method, m) for i, m in metrics.items()))
     for model in study.models:
         _require_lineage(study, model)
+    _require_one_split(metrics)
     tests = {model_id: _read_test(root, model_id, study.measured(model_id)) for model_id in final}
     rows = []
     for model in study.models:
@@ -188,6 +223,18 @@ def _require_lineage(study: Study, model: Model) -> None:
                 f"metrics/{model.id}.json was made from other weights of {parent} than metrics/ describes ({key} "
                 f"differs); run 'dvc repro' to make {model.id} again"
             )
+
+
+def _require_one_split(metrics: Mapping[str, Metrics]) -> None:
+    """Raise unless all models were measured on the same validation images: else no difference means anything."""
+    known = {i: m.val_images_sha256 for i, m in metrics.items() if m.val_images_sha256 is not None}
+    first = next(iter(known), "")
+    other = [model_id for model_id, sha256 in known.items() if sha256 != known[first]]
+    if other:
+        raise ArtifactError(
+            f"metrics/{other[0]}.json was measured on other validation images than metrics/{first}.json "
+            "(val_images_sha256 differs); run 'dvc repro'"
+        )
 
 
 class _Classes(Strict):

@@ -109,28 +109,33 @@ def crossed(one: Right, two: Right, seeds: Seeds | None = None) -> Crossed:
     return Crossed(k, n, mean, seeds or own, images, error)
 
 
-def pooled(networks: Sequence[Right]) -> Seeds | None:
-    """Return how much the differences of any two of `networks` vary over the seeds, estimated from all of them.
+def pooled(groups: Sequence[Sequence[Right]]) -> Seeds | None:
+    """Return how much differences within `groups` vary over the seeds, estimated from all of them.
 
-    That is the mean of the seeds' mean squares over all pairs, which is twice the interaction of network and seed in an
-    analysis of variance: (networks - 1) * (k - 1) degrees of freedom, since pairs that share a network are not
-    independent. None with a single seed, and where the networks plainly vary unequally (Levene's test with the
-    medians), so that each pair must stand for itself.
+    Within a group that is the mean of the seeds' mean squares over all its pairs, which is twice the interaction of
+    network and seed in an analysis of variance, with (networks - 1) * (k - 1) degrees of freedom: pairs that share a
+    network are not independent. Groups add up. None with a single seed, and where the differences plainly vary
+    unequally (Levene's test about the medians), so that each must stand for itself.
 
     Args:
-        networks: at least two, (k, n) each, of the same seeds and images.
+        groups: networks that are compared with one another, two or more, (k, n) each, of the same seeds and images.
     """
+    accuracies = [np.stack([right.mean(1) for right in group]) for group in groups]
+    k, n = groups[0][0].shape
+    if k == 1 or _spread_unequally([row - of[0] for of in accuracies for row in of[1:]]):
+        return None
+    rest = [of - of.mean(1, keepdims=True) - of.mean(0) + of.mean() for of in accuracies]
+    degrees = (k - 1) * sum(len(group) - 1 for group in groups)
+    return Seeds(2 * n * sum(float((part**2).sum()) for part in rest) / degrees, degrees)
+
+
+def _spread_unequally(differences: Sequence[NDArray[np.float64]]) -> bool:
+    """Say whether differences, each (k) over the seeds, vary by more in one comparison than in another."""
     from scipy.stats import levene
 
-    accuracies = np.stack([right.mean(1) for right in networks])
-    count, k = accuracies.shape
-    if k == 1:
-        return None
-    rest = accuracies - accuracies.mean(1, keepdims=True) - accuracies.mean(0) + accuracies.mean()
-    if k > 2 and rest.any() and levene(*accuracies, center="median").pvalue < UNEQUAL:
-        return None
-    degrees = (count - 1) * (k - 1)
-    return Seeds(2 * networks[0].shape[1] * float((rest**2).sum()) / degrees, degrees)
+    if len(differences) < 2 or len(differences[0]) < 3 or not np.ptp(differences, axis=1).any():
+        return False
+    return bool(levene(*differences, center="median").pvalue < UNEQUAL)
 
 
 @dataclass(frozen=True)
