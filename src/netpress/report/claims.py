@@ -1,31 +1,34 @@
-"""Claims about accuracies, judged over the seeds.
+"""Claims about accuracies, judged image by image over the seeds.
 
-The difference of two models is taken seed by seed, since child and parent, and two students of one seed, share order,
-views and start. Its interval is that of a paired t-test: mean ± t(0.975, n - 1) standard errors.
+The difference of two models is taken image by image and seed by seed, since child and parent, and two students of one
+seed, share order, views and start. Its interval is that of the crossed test (`crossed.py`). Whether two models are
+equal is told by two one-sided tests at 5 %: the 90 % interval lies within the margin.
 """
 
 import itertools
-import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from netpress.params.items import Claim
 from netpress.report import units
 from netpress.report.collect import Study
+from netpress.report.crossed import Crossed, needed
+from netpress.report.differences import Accuracy, Differences, Pair
 from netpress.report.markdown import table
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
-#: Share of intervals, drawn again and again, that would hold the true difference.
-CONFIDENCE = 0.95
+#: Two one-sided tests at 5 % each.
+WITHIN = 0.90
 #: Digits that are written, fewer than computers agree on, so that equal metrics give equal files everywhere.
 DIGITS = 6
 METHOD = """\
-Differences are taken seed by seed. The interval is that of a paired t-test at 95 % over the n seeds that both models
-have. An order *holds* if every interval of neighbours lies above 0 and *does not hold* if that of any two of its models
-lies below; models are equal if the interval lies within the margin, and are not if it lies outside. Else, and always
-with one seed: *cannot tell*.
+Differences are taken image by image over the n seeds that both models have. The interval is that of the crossed test:
+seeds and images are both samples, and how much seeds matter is estimated from all comparisons of the table. With one
+seed it speaks of these two networks alone. An order *holds* if every interval of neighbours lies above 0 and *does not
+hold* if that of any two of its models lies below; models are equal if the 90 % interval lies within the margin (two
+one-sided tests), and are not if the 95 % interval lies outside. Else: *cannot tell*, and the table says how many seeds
+or validation images would decide it, were the difference seen the true one.
 """
 
 
@@ -36,30 +39,52 @@ class Comparison:
     Attributes:
         first, second: model ids; the claim says that the second is more accurate, or that they are equal.
         margin: largest difference that counts as equal; None where the second is to be more accurate.
-        n: seeds that both have.
-        difference: of the accuracies, second minus first, a fraction; the mean over these seeds, or of the two means
-            where they have none in common.
-        low, high: its interval; None with fewer than two seeds.
+        difference: of the accuracies, second minus first, a fraction; over the seeds that both have, or of the two
+            means where they have none in common.
+        crossed: the test; None where the metrics do not say which images are named right, or of common seeds.
     """
 
     first: str
     second: str
     margin: float | None
-    n: int
     difference: float
-    low: float | None
-    high: float | None
+    crossed: Crossed | None
+
+    @property
+    def n(self) -> int:
+        """Seeds that both have."""
+        return self.crossed.k if self.crossed else 0
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the 95 % interval."""
+        return self.difference - self.crossed.half_width() if self.crossed else None
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the 95 % interval."""
+        return self.difference + self.crossed.half_width() if self.crossed else None
 
     @property
     def verdict(self) -> str:
         """Return what the interval says."""
-        if self.low is None or self.high is None:
+        if self.crossed is None or self.low is None or self.high is None:
             return OPEN
         if self.margin is None:
             return HOLDS if self.low > 0 else FAILS if self.high < 0 else OPEN
-        if -self.margin < self.low and self.high < self.margin:
+        if abs(self.difference) + self.crossed.half_width(WITHIN) < self.margin:
             return HOLDS
         return FAILS if self.low > self.margin or self.high < -self.margin else OPEN
+
+    @property
+    def would_decide(self) -> str:
+        """Return how many seeds or images would, in words; '-' where it is decided, or no number would."""
+        if self.crossed is None or self.verdict != OPEN or self.margin is not None:
+            return "-"
+        need = needed(self.crossed)
+        ways = [f"{need.seeds:,} seeds"] * (need.seeds is not None)
+        ways += [f"{need.images:,} images"] * (need.images is not None)
+        return " or ".join(ways) or "-"
 
 
 @dataclass(frozen=True)
@@ -79,44 +104,36 @@ class Judged:
 
 def judge(study: Study) -> list[Judged]:
     """Judge every claim of the study, in the order of params.yaml."""
-    return [Judged(name, claim.text, tuple(_comparisons(study, claim))) for name, claim in study.claims.items()]
+    differences = Differences(study, [pair for claim in study.claims.values() for pair in _pairs(claim)])
+    return [
+        Judged(name, claim.text, tuple(_comparisons(study, differences, claim))) for name, claim in study.claims.items()
+    ]
 
 
-def _comparisons(study: Study, claim: Claim) -> list[Comparison]:
+def _pairs(claim: Claim) -> list[Pair]:
+    """Return what is to be compared for a claim."""
+    named = [*itertools.pairwise(claim.order), *itertools.combinations(claim.equal, 2)]
+    return [(Accuracy(first), Accuracy(second)) for first, second in named]
+
+
+def _comparisons(study: Study, differences: Differences, claim: Claim) -> list[Comparison]:
     order, found = claim.order, []
     for (i, first), (j, second) in itertools.combinations(enumerate(order), 2):
-        compared = _compared(study, first, second, None)
+        compared = compare(study, differences, first, second, None)
         # Neighbours make the order; of the others only a contradiction is news.
         if j == i + 1 or compared.verdict == FAILS:
             found.append(compared)
-    return found + [_compared(study, a, b, claim.margin) for a, b in itertools.combinations(claim.equal, 2)]
+    equal = itertools.combinations(claim.equal, 2)
+    return found + [compare(study, differences, first, second, claim.margin) for first, second in equal]
 
 
-def _compared(study: Study, first: str, second: str, margin: float | None) -> Comparison:
-    one, two = study.by_seed(first), study.by_seed(second)
-    if one.keys() & two.keys():
-        return compare(first, second, one, two, margin)
-    difference = study.measured(second).val_acc - study.measured(first).val_acc
-    return Comparison(first, second, margin, 0, difference, None, None)
-
-
-def compare(
-    first: str, second: str, one: Mapping[int, float], two: Mapping[int, float], margin: float | None
-) -> Comparison:
-    """Compare two models, whose accuracies are given by seed, over the seeds that both have, at least one."""
-    differences = [two[seed] - one[seed] for seed in sorted(one.keys() & two.keys())]
-    mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return Comparison(first, second, margin, 1, mean, None, None)
-    half = t_quantile(len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
-    return Comparison(first, second, margin, len(differences), mean, mean - half, mean + half)
-
-
-def t_quantile(degrees: int) -> float:
-    """Return how many standard errors on each side of a mean hold `CONFIDENCE`, with these degrees of freedom."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
+def compare(study: Study, differences: Differences, first: str, second: str, margin: float | None) -> Comparison:
+    """Compare two models of the study."""
+    found = differences.of(Accuracy(first), Accuracy(second))
+    if found is None:
+        apart = study.measured(second).val_acc - study.measured(first).val_acc
+        return Comparison(first, second, margin, apart, None)
+    return Comparison(first, second, margin, found.difference, found)
 
 
 def as_metrics(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -157,11 +174,13 @@ def claims_table(judged: Sequence[Judged]) -> str:
                     interval(comparison),
                     f"{comparison.n}",
                     comparison.verdict,
+                    comparison.would_decide,
                 ]
             )
     if not rows:
         return ""
     header = ["Claim", "It says", "Verdict", "Compared", "Difference (points)", "95 % interval", "n", "On its own"]
+    header.append("Would decide")
     return f"{table(header, rows, left=4, last_left=True)}\n{METHOD}"
 
 

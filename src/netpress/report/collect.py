@@ -110,17 +110,6 @@ class Study:
         measured = self.by_id[model_id].measured
         return measured.rounds if isinstance(measured, Metrics) else []
 
-    def by_seed(self, model_id: str) -> dict[int, float]:
-        """Return seed -> validation accuracy of a model or of a pruning round; {} where its metrics name no seeds.
-
-        Raises:
-            ArtifactError: there is no such model or round.
-        """
-        accuracies = self.measured(model_id).val_acc_by_seed
-        base = self.by_id[ModelId(model_id).base].measured
-        seeds = base.seeds if isinstance(base, Metrics) else []
-        return dict(zip(seeds, accuracies, strict=False))  # as many, or none of one: see `Metrics`
-
     def answers(self, model_id: str, key: str = VAL_ACC) -> Answers | None:
         """Return which validation images a model or a pruning round names right; None where its metrics do not say.
 
