@@ -82,9 +82,8 @@ class Comparison:
         if self.crossed is None or self.verdict != OPEN or self.margin is not None:
             return "-"
         need = needed(self.crossed)
-        ways = [f"{need.seeds:,} seeds"] * (need.seeds is not None)
-        ways += [f"{need.images:,} images"] * (need.images is not None)
-        return " or ".join(ways) or "-"
+        ways = (need.seeds, "seeds"), (need.images, "images")
+        return " or ".join(f"{count:,} {what}" for count, what in ways if count is not None) or "-"
 
 
 @dataclass(frozen=True)
