@@ -166,7 +166,7 @@ def test_a_stage_reads_its_own_part_only(tmp_path, raw):
     path = write(tmp_path, raw)
     found = reader.for_variant(path, "distill", "kd_strong")
     assert found.item.teacher == "train/resnet18_strong"
-    assert found.recipe.lr == raw["recipes"]["plain"]["lr"]
+    assert found.recipe.lr == raw["recipes"]["quick"]["lr"]
     with pytest.raises(ConfigError, match=r"train\.large_cnn\.epochs"):
         reader.for_variant(path, "train", "large_cnn")
     with pytest.raises(ConfigError, match="train: no variant 'large_cn', did you mean 'large_cnn'"):
