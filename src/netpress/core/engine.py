@@ -21,6 +21,7 @@ from netpress.core.progressive_resizing import check_sides, resized, side_in
 from netpress.params.recipes import Recipe, Runtime
 from netpress.process.progress import EpochProgress
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 #: Names the stream of random numbers that layers draw from, beside those of `core.batches`.
 LAYERS = 4
 #: Losses are looked at in groups, so that a GPU need not wait after every step.
@@ -178,7 +179,7 @@ def averaging(network: nn.Module, decay: float) -> AveragedModel:
     start. Tarvainen and Valpola, https://arxiv.org/abs/1703.01780.
     """
 
-    def update(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+    def update(average: Tensors, current: Tensors, steps: Tensor | int) -> None:
         get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (10 + int(steps))))(average, current, steps)
 
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True)

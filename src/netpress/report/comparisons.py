@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from netpress.report import units
 from netpress.report.collect import Model, Round, Study
-from netpress.report.curves import Curve
+from netpress.report.curves import CONTROL, Curve
+from netpress.report.differences import NOTE, Accuracy, Differences, Pair
 from netpress.report.markdown import table
 from netpress.report.overview import accuracy, method_words
 from netpress.report.pareto import Point
@@ -61,76 +62,88 @@ def same_training(a: Model, b: Model) -> bool:
     return (a.item.recipe, a.item.epochs) == (b.item.recipe, b.item.epochs)
 
 
+def gains(study: Study, groups: Sequence[Student]) -> Differences:
+    """Return the differences between each student alone and taught."""
+    pairs = [(Accuracy(s.alone.id), Accuracy(model.id)) for s in groups if s.alone is not None for model in s.taught]
+    return Differences(study, pairs)
+
+
 def distillation_table(study: Study) -> str:
     """Return each student alone and under each teacher, with the gain in points; '' without a distilled model."""
-    rows, unfair = [], False
-    for student in students(study):
+    rows, unfair, groups = [], False, students(study)
+    differences = gains(study, groups)
+    for student in groups:
         if student.alone is not None:
-            rows.append([student.label, "nobody", student.alone.id, "-", accuracy(student.alone.measured), "-"])
+            rows.append([student.label, "nobody", student.alone.id, "-", accuracy(student.alone.measured), "-", "-"])
         for model in student.taught:
-            gain = "-"
+            gain, verdict = "-", "-"
             if student.alone is not None:
                 fair = same_training(student.alone, model)
                 unfair = unfair or not fair
-                gain = units.points(model.measured.val_acc - student.alone.measured.val_acc) + ("" if fair else " *")
+                pair = Accuracy(student.alone.id), Accuracy(model.id)
+                gain, verdict = differences.words(*pair) + ("" if fair else " *"), differences.verdict(*pair)
             teacher = model.parent or ""
             teacher_acc = accuracy(study.measured(teacher))
-            rows.append([student.label, teacher, model.id, teacher_acc, accuracy(model.measured), gain])
+            rows.append([student.label, teacher, model.id, teacher_acc, accuracy(model.measured), gain, verdict])
     if not rows:
         return ""
-    text = table(["Student", "Taught by", "Model", "Teacher's acc (%)", "Val acc (%)", "Gain (points)"], rows, left=3)
+    header = ["Student", "Taught by", "Model", "Teacher's acc (%)", "Val acc (%)", "Gain (points)", "It is"]
+    text = f"{table(header, rows, left=3, last_left=True)}\n{NOTE}"
     return text + ("\n\\* The student alone had another recipe or number of epochs.\n" if unfair else "")
 
 
 def design_table(study: Study) -> str:
     """Return the designs trained from scratch, the best of each architecture first; '' if there are none."""
     designs = [m for m in study.models if m.stage == "lowrank"]
-    best: dict[str, float] = {}
-    for model in designs:
-        best[model.arch] = max(best.get(model.arch, 0.0), model.measured.val_acc)
-    order = list(best)
+    order = list(dict.fromkeys(m.arch for m in designs))
     designs.sort(key=lambda m: (order.index(m.arch), -m.measured.val_acc, m.id))
+    best = {m.arch: m for m in reversed(designs)}
+    pairs = {m.id: (Accuracy(best[m.arch].id), Accuracy(m.id)) for m in designs if m is not best[m.arch]}
+    differences = Differences(study, pairs.values())
     rows = [
         [
             m.id,
             design_label(m),
             accuracy(m.measured),
-            units.points(m.measured.val_acc - best[m.arch]),
+            differences.words(*pairs[m.id]) if m.id in pairs else "-",
             units.short_count(m.measured.params),
             units.short_count(m.measured.macs),
             units.size(m.measured.onnx_bytes),
+            differences.verdict(*pairs[m.id]) if m.id in pairs else "-",
         ]
         for m in designs
     ]
     header = ["Model", "Design", "Val acc (%)", "Against the best of its kind (points)", "Params", "MACs", "ONNX"]
-    return table(header, rows, left=2) if rows else ""
+    return f"{table([*header, 'It is'], rows, left=2, last_left=True)}\n{NOTE}" if rows else ""
 
 
 def change_table(study: Study, stage: str) -> str:
     """Return each model of `stage` against the model it was made from; '' if there are none."""
+    changed = [(m, m.parent) for m in study.models if m.stage == stage and m.parent is not None]
+    differences = Differences(study, [(Accuracy(parent), Accuracy(m.id)) for m, parent in changed])
     rows = []
-    for model in (m for m in study.models if m.stage == stage and m.parent is not None):
-        parent = study.measured(model.parent or "")
-        change = model.measured.val_acc - parent.val_acc
+    for model, made_from in changed:
+        parent, pair = study.measured(made_from), (Accuracy(made_from), Accuracy(model.id))
         rows.append(
             [
                 model.id,
                 method_words(model),
-                model.parent or "",
+                made_from,
                 accuracy(parent),
                 accuracy(model.measured),
-                units.points(change),
+                differences.words(*pair),
                 units.size(parent.onnx_bytes),
                 units.size(model.measured.onnx_bytes),
                 units.times(parent.onnx_bytes, model.measured.onnx_bytes),
+                differences.verdict(*pair),
             ]
         )
     header = ["Model", "Method", "From", "Before (%)", "After (%)", "Change (points)"]
-    header += ["ONNX before", "ONNX after", "Smaller"]
-    return table(header, rows, left=3) if rows else ""
+    header += ["ONNX before", "ONNX after", "Smaller", "It is"]
+    return f"{table(header, rows, left=3, last_left=True)}\n{NOTE}" if rows else ""
 
 
-def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
+def pruning_table(study: Study, curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
     """Return every round of every curve: the channels asked for against what is left of channels, params and so on.
 
     The accuracy before fine-tuning, as removed and with normalizations measured again, has columns where known.
@@ -139,7 +152,8 @@ def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
     chosen = {p.id for p in on_front}
     has_control = any(row.control_val_acc is not None for curve in curves for row in curve.rounds)
     has_cut = any(row.val_acc_before_tuning is not None for curve in curves for row in curve.rounds)
-    rows = []
+    pairs = [pair for curve in curves for row in curve.rounds for pair in _pairs(curve, row)]
+    differences, rows = Differences(study, pairs), []
     for curve in curves:
         start = curve.rounds[0] if curve.rounds else None
         for row in curve.rounds:
@@ -160,15 +174,32 @@ def pruning_table(curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
                     units.size(row.onnx_bytes),
                     *(_before_tuning(row) if has_cut else ()),
                     accuracy(row),
-                    units.points(row.val_acc - start.val_acc) if row.round else "-",
-                    *(_control(row) if has_control else ()),
+                    *_change(differences, curve, row),
+                    *(_control(differences, curve, row) if has_control else ()),
                     "on it" if ids & chosen else "-",
                 ]
             )
     header = ["Curve", "Round", "Channels asked", "Channels left", "Params left", "MACs left", "Bytes left", "ONNX"]
     header += ["Before tuning (%)", "Recalibrated (%)"] if has_cut else []
-    header += ["Val acc (%)", "Change (points)", *(["Control (%)", "Above it (points)"] if has_control else ())]
-    return table([*header, "Pareto front"], rows) if rows else ""
+    header += ["Val acc (%)", "Change (points)", "It is"]
+    header += ["Control (%)", "Above it (points)", "It is"] if has_control else []
+    return f"{table([*header, 'Pareto front'], rows)}\n{NOTE}" if rows else ""
+
+
+def _pairs(curve: Curve, row: Round) -> list[Pair]:
+    """Return what a round is held against: its parent, and its control if it has one."""
+    name = f"{curve.model_id}/round_"
+    parent, pruned = Accuracy(f"{name}0"), Accuracy(f"{name}{row.round}")
+    control = [(Accuracy(pruned.model_id, CONTROL), pruned)] if row.control_val_acc is not None else []
+    return [*([(parent, pruned)] if row.round else []), *control]
+
+
+def _change(differences: Differences, curve: Curve, row: Round) -> tuple[str, str]:
+    """Return by how much a round differs from the parent, and what it is beside it."""
+    if not row.round:
+        return "-", "-"
+    pair = _pairs(curve, row)[0]
+    return differences.words(*pair), differences.verdict(*pair)
 
 
 def _before_tuning(row: Round) -> tuple[str, str]:
@@ -179,9 +210,10 @@ def _before_tuning(row: Round) -> tuple[str, str]:
     )
 
 
-def _control(row: Round) -> tuple[str, str]:
-    """Return the control's accuracy, and by how much the pruned network is above it."""
+def _control(differences: Differences, curve: Curve, row: Round) -> tuple[str, str, str]:
+    """Return the control's accuracy, by how much the pruned network is above it, and what it is beside it."""
     if row.control_val_acc is None:
-        return "-", "-"
+        return "-", "-", "-"
     deviation = row.control_val_acc_std if row.n_seeds > 1 else None
-    return units.percent(row.control_val_acc, deviation), units.points(row.val_acc - row.control_val_acc)
+    pair = _pairs(curve, row)[-1]
+    return units.percent(row.control_val_acc, deviation), differences.words(*pair), differences.verdict(*pair)

@@ -1,12 +1,25 @@
-"""Differences of two accuracies with their intervals, from which images the metrics say are named right."""
+"""Differences of two accuracies with their intervals, from which images the metrics say are named right.
+
+A table of several differences is judged as a whole, by Holm's step-down (Scandinavian Journal of Statistics 6, 1979):
+where nothing differs, the chance that it names one difference or more is at most 5 %.
+"""
 
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
 from netpress.core.metrics import VAL_ACC
+from netpress.report import units
 from netpress.report.collect import Answers, Study
-from netpress.report.crossed import Crossed, Seeds, crossed, pooled
+from netpress.report.crossed import CONFIDENCE, Crossed, Seeds, crossed, pooled
+
+BETTER, WORSE, OPEN = "better", "worse", "cannot tell"
+#: Of tables with differences.
+NOTE = """\
+Differences have their 95 % interval, of the crossed test over seeds and images; with one seed it speaks of these two
+networks alone. *better* and *worse* are what stays when all differences of the table are judged together (Holm), so an
+interval just off zero may still be one that *cannot tell*.
+"""
 
 
 class Accuracy(NamedTuple):
@@ -31,6 +44,7 @@ class Differences:
         self._pairs = list(pairs)
         self._answers = cache(lambda accuracy: study.answers(accuracy.model_id, accuracy.key))
         self._pooled = cache(self._pool)
+        self._real = cache(self._step_down)
 
     def of(self, first: Accuracy, second: Accuracy) -> Crossed | None:
         """Compare two accuracies over the seeds that both have; None where the metrics do not say enough."""
@@ -39,6 +53,35 @@ class Differences:
         if one is None or two is None or not seeds:
             return None
         return crossed(one.of(seeds), two.of(seeds), self._pooled(seeds))
+
+    def words(self, first: Accuracy, second: Accuracy) -> str:
+        """Return the difference in points and its interval: '+0.50 (-0.20 to +1.20)'; alone where there is none."""
+        found = self.of(first, second)
+        if found is None:
+            return units.points(self._accuracy(second) - self._accuracy(first))
+        low, high = found.difference - found.half_width(), found.difference + found.half_width()
+        return f"{units.points(found.difference)} ({units.points(low)} to {units.points(high)})"
+
+    def verdict(self, first: Accuracy, second: Accuracy) -> str:
+        """Say what the second accuracy is beside the first, judged together with all pairs of the table."""
+        found = self.of(first, second)
+        if found is None or (first, second) not in self._real():
+            return OPEN
+        return BETTER if found.difference > 0 else WORSE
+
+    def _accuracy(self, accuracy: Accuracy) -> float:
+        return float(getattr(self._study.measured(accuracy.model_id), accuracy.key))
+
+    def _step_down(self) -> set[Pair]:
+        """Return the pairs that differ."""
+        known = [(found.p_value(), pair) for pair in dict.fromkeys(self._pairs) if (found := self.of(*pair))]
+        known.sort(key=lambda row: row[0])
+        real = set()
+        for place, (probability, pair) in enumerate(known):
+            if probability > (1 - CONFIDENCE) / (len(known) - place):
+                break
+            real.add(pair)
+        return real
 
     def _pool(self, seeds: tuple[int, ...]) -> Seeds | None:
         """Pool over the comparisons that are of exactly these seeds."""

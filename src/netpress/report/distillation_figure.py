@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from netpress.report import style, units
+from netpress.report import style
 from netpress.report.collect import Measured, Study
-from netpress.report.comparisons import Student, students
+from netpress.report.comparisons import Student, gains, students
+from netpress.report.differences import Accuracy, Differences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,12 +33,13 @@ def draw(study: Study) -> bytes:
     groups = students(study)
     if not groups:
         return style.message("No distilled student in params.yaml")
-    rows = [_rows(study, student) for student in groups]
+    differences = gains(study, groups)
+    rows = [_rows(study, differences, student) for student in groups]
     height = 1.7 + 0.46 * (sum(map(len, rows)) + len(rows))
     return style.render(partial(_draw, groups, rows), (9.0, height))
 
 
-def _rows(study: Study, student: Student) -> list[Row]:
+def _rows(study: Study, differences: Differences, student: Student) -> list[Row]:
     rows = []
     if student.alone is not None:
         measured = student.alone.measured
@@ -46,7 +48,7 @@ def _rows(study: Study, student: Student) -> list[Row]:
         teacher = study.measured(model.parent or "")
         gain = ""
         if student.alone is not None:
-            gain = units.points(model.measured.val_acc - student.alone.measured.val_acc)
+            gain = differences.words(Accuracy(student.alone.id), Accuracy(model.id))
         words = f"taught by {model.parent}" + ("" if model.method == "kd" else f", {model.method}")
         rows.append(Row(words, 100 * model.measured.val_acc, _std(model.measured), gain, 100 * teacher.val_acc))
     return rows
@@ -99,7 +101,7 @@ def _draw_row(axes: "Axes", row: Row, y: float, alone: float | None) -> None:
         if alone is not None:
             axes.plot([alone, row.accuracy], [y, y], color=TAUGHT, linewidth=3, alpha=0.45, zorder=2)
     axes.errorbar(row.accuracy, y, xerr=row.std, fmt="o", color=colour, markersize=8, capsize=3, linewidth=1, zorder=4)
-    text = f"{row.accuracy:.2f}" + (f" ({row.gain})" if row.gain else "")
+    text = f"{row.accuracy:.2f}" + (f", {row.gain}" if row.gain else "")
     axes.annotate(
         text,
         (row.accuracy, y),
@@ -121,7 +123,7 @@ def _legend(figure: "Figure") -> None:
         Line2D([], [], marker=marker, linestyle="", color=colour, markersize=8, label=label)
         for marker, colour, label in (
             ("o", ALONE, "student alone"),
-            ("o", TAUGHT, "student taught (gain in points)"),
+            ("o", TAUGHT, "student taught (gain in points, its 95 % interval)"),
             ("D", TEACHER, "its teacher"),
         )
     ]

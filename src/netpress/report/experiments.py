@@ -6,6 +6,7 @@ from netpress.params.items import Experiment, Published
 from netpress.report import units
 from netpress.report.claims import Judged
 from netpress.report.collect import Measured, Study
+from netpress.report.differences import Accuracy, Differences
 from netpress.report.markdown import table
 from netpress.report.observations import observations
 from netpress.report.overview import accuracy
@@ -40,16 +41,17 @@ def _table(study: Study, rows: Sequence[Published]) -> str:
     ours = [study.measured(row.model) for row in rows]
     if any(row.val_acc is not None for row in rows):
         columns["Study (%)"] = [units.percent(row.val_acc) if row.val_acc is not None else "-" for row in rows]
-        others = [row.val_acc for row in rows]
         title = "Difference (points)"
+        apart = [
+            units.points(m.val_acc - row.val_acc) if row.val_acc is not None else "-"
+            for m, row in zip(ours, rows, strict=True)
+        ]
     else:
-        others = [None, *[ours[0].val_acc] * (len(rows) - 1)]
-        title = "Against the first (points)"
+        first, *others = [Accuracy(row.model) for row in rows]
+        differences = Differences(study, [(first, other) for other in others])
+        title, apart = "Against the first (points)", ["-", *(differences.words(first, other) for other in others)]
     columns["Ours (%)"] = [accuracy(measured) for measured in ours]
-    columns[title] = [
-        units.points(measured.val_acc - other) if other is not None else "-"
-        for measured, other in zip(ours, others, strict=True)
-    ]
+    columns[title] = apart
     columns["n"] = [f"{measured.n_seeds}" for measured in ours]
     if any(row.size for row in rows):
         columns["Study's size"] = [row.size or "-" for row in rows]

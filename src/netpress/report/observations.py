@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from netpress.report import units
 from netpress.report.collect import Measured, Model, Study
 from netpress.report.comparisons import control_of, same_training
+from netpress.report.differences import Accuracy, Differences
 
 #: Rounds of a curve with a control that are told of.
 MOST_ROUNDS = 2
@@ -94,7 +95,8 @@ def _calibration(study: Study, model: Model) -> str:
     before, after = parent.val_ece, model.measured.val_ece
     if before is None or after is None:
         return ""
-    change = units.points(model.measured.val_acc - parent.val_acc)
+    pair = Accuracy(model.parent or ""), Accuracy(model.id)
+    change = Differences(study, [pair]).words(*pair)
     return (
         f"{model.id}: {change} points against its parent, calibration error {units.percent(before)} % before and "
         f"{units.percent(after)} % after"

@@ -6,14 +6,14 @@ from typing import Any
 from netpress.report import units
 from netpress.report.collect import Measured, Metrics, Model, Study
 from netpress.report.markdown import table
-from netpress.report.pareto import Point, dominator
+from netpress.report.pareto import Point, behind
 
 NUMBERS = ("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes", "val_loss", "val_acc_best", "val_acc")
 CSV_COLUMNS = (
     *("model", "stage", "variant", "family", "arch", "method", "parent"),
     *("val_acc", "val_acc_std", "val_acc_best", "val_loss", "n_seeds", "test_acc", "test_acc_std"),
     *("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes", "epochs"),
-    *("times_smaller_than_parent", "times_smaller_than_largest", "on_front", "dominated_by"),
+    *("times_smaller_than_parent", "times_smaller_than_largest", "on_front", "dominated_by", "dominated_in_accuracy"),
 )
 
 
@@ -46,9 +46,10 @@ def by_size(study: Study) -> list[Model]:
 def csv_rows(study: Study, on_front: Sequence[Point]) -> list[dict[str, Any]]:
     """Return one row of `CSV_COLUMNS` a model, from large to small; what is not known stays empty."""
     largest = max((m.measured.onnx_bytes for m in study.models), default=0)
+    beaten = behind(study, [_point(model) for model in study.models], on_front)
     rows = []
     for model in by_size(study):
-        better = dominator(_point(model), on_front)
+        better, is_real = beaten.get(model.id, (None, None))
         row = {
             "model": model.id,
             "stage": model.stage,
@@ -62,6 +63,7 @@ def csv_rows(study: Study, on_front: Sequence[Point]) -> list[dict[str, Any]]:
             "times_smaller_than_largest": largest / model.measured.onnx_bytes,
             "on_front": better is None,
             "dominated_by": better.id if better else None,
+            "dominated_in_accuracy": is_real,
         } | {key: value for key, value in _numbers(model).items() if key in CSV_COLUMNS}
         rows.append({key: value for key, value in row.items() if value is not None})
     return rows
@@ -73,10 +75,11 @@ def overview(study: Study, on_front: Sequence[Point]) -> str:
     has_test = any(m.test is not None and m.test.test_acc is not None for m in study.models)
     header = ["Model", "Method", "From or taught by", "Val acc (%)", "Test acc (%)", "Params", "MACs", "ONNX"]
     header += ["vs parent", "vs largest", "Pareto front"]
+    beaten = behind(study, [_point(model) for model in study.models], on_front)
     rows = []
     for model in by_size(study):
         measured, ratio = model.measured, _smaller_than_parent(study, model)
-        better = dominator(_point(model), on_front)
+        better, is_real = beaten.get(model.id, (None, None))
         rows.append(
             [
                 model.id,
@@ -89,7 +92,7 @@ def overview(study: Study, on_front: Sequence[Point]) -> str:
                 units.size(measured.onnx_bytes),
                 units.times(ratio, 1) if ratio else "-",
                 units.times(largest, measured.onnx_bytes),
-                "on it" if better is None else f"behind {better.id}",
+                "on it" if better is None else f"{'behind' if is_real else 'level with'} {better.id}",
             ]
         )
     if not has_test:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netpress.report.collect import Study
+from netpress.report.differences import BETTER, Accuracy, Differences
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,19 @@ def dominator(point: Point, on_front: Sequence[Point]) -> Point | None:
     """Return the most accurate point of the front that dominates `point`; None if it is on the front itself."""
     better = [p for p in on_front if dominates(p, point)]
     return max(better, key=lambda p: (p.val_acc, -p.onnx_bytes)) if better else None
+
+
+def behind(study: Study, points: Sequence[Point], on_front: Sequence[Point]) -> dict[str, tuple[Point, bool]]:
+    """Return id -> its dominator, and whether that is more accurate by a difference that is real, Holm's over all.
+
+    Where it is not, the two are level in accuracy, and differ in size alone.
+    """
+    found = {point.id: better for point in points if (better := dominator(point, on_front))}
+    differences = Differences(study, [(Accuracy(name), Accuracy(better.id)) for name, better in found.items()])
+    return {
+        name: (better, differences.verdict(Accuracy(name), Accuracy(better.id)) == BETTER)
+        for name, better in found.items()
+    }
 
 
 def points_of(study: Study, drawn_curves: Sequence[str]) -> list[Point]:

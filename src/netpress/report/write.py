@@ -19,7 +19,8 @@ INTRODUCTION = """\
 Written by `dvc repro`. Accuracies are of the last epoch on the validation split; ± is the standard deviation over
 seeds. MACs are multiply-adds for one image. ONNX is the size of the ONNX file, 1 MB = 1,000,000 bytes, and
 *vs parent* and *vs largest* say how many times smaller it is. A model is on the *Pareto front* if no other is at
-least as accurate and as small, and better in one of the two; otherwise the most accurate such model is named.
+least as accurate and as small, and better in one of the two; otherwise the most accurate such model is named. A row is
+*behind* that model if the difference in accuracy is real (all rows judged together), else *level with* it.
 """
 
 
@@ -89,7 +90,7 @@ def report_text(
         ("Distillation", comparisons.distillation_table(study)),
         ("Compact designs, trained from scratch", comparisons.design_table(study)),
         ("Factorization", comparisons.change_table(study, "factorize")),
-        ("Pruning, round by round", comparisons.pruning_table(curves, on_front)),
+        ("Pruning, round by round", comparisons.pruning_table(study, curves, on_front)),
         ("Quantization", comparisons.change_table(study, "quantize")),
     ]
     texts = [INTRODUCTION, *notes, overview.overview(study, on_front)]
