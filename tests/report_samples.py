@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,10 @@ def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[
     for model_id, metrics in made.items():
         metrics |= {"seeds": list(range(seeds)), "val_images": IMAGES, "val_images_sha256": "0" * 64}
         for number, row in enumerate((metrics, *metrics.get("rounds", []))):
-            by_seed = [row["val_acc"] + 0.002 * (seed - (seeds - 1) / 2) for seed in range(seeds)]
+            spread = [row["val_acc"] + 0.002 * (seed - (seeds - 1) / 2) for seed in range(seeds)]
+            by_seed = [round(IMAGES * accuracy) / IMAGES for accuracy in spread]
             row |= {"val_acc_by_seed": by_seed, "val_acc_right": right(f"{model_id} {number}", by_seed)}
+            row["val_acc"] = statistics.fmean(by_seed)
             if seeds > 1:
                 row |= {"n_seeds": seeds, "val_acc_std": 0.0021}
         write(root, model_id, metrics)

@@ -90,9 +90,10 @@ def test_the_table_has_the_control_and_what_the_rounds_weights_bring(tmp_path: P
     study = collect(tmp_path, params.items())
     lines = report_text(study, drawn_curves(study), []).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| main (rate")]
-    assert [row[10:12] for row in cells[1:3]] == [["-", "-"], ["80.00 ± 0.40", "+1.00"]]
+    assert [row[11:14] for row in cells[1:3]] == [["-", "-", "-"], ["80.00 ± 0.40", "+1.00", "cannot tell"]]
     header = next(line for line in lines if line.startswith("| Curve"))
-    assert [cell.strip() for cell in header.strip("|").split("|")][10:12] == ["Control (%)", "Above it (points)"]
+    titles = [cell.strip() for cell in header.strip("|").split("|")]
+    assert titles[11:14] == ["Control (%)", "Above it (points)", "Verdict"]
 
 
 def test_rounds_between_first_and_last_are_points_of_their_own(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def distillation_table(study: Study) -> str:
             rows.append([student.label, teacher, model.id, teacher_acc, accuracy(model.measured), gain, verdict])
     if not rows:
         return ""
-    header = ["Student", "Taught by", "Model", "Teacher's acc (%)", "Val acc (%)", "Gain (points)", "It is"]
+    header = ["Student", "Taught by", "Model", "Teacher's acc (%)", "Val acc (%)", "Gain (points)", "Verdict"]
     text = f"{table(header, rows, left=3, last_left=True)}\n{NOTE}"
     return text + ("\n\\* The student alone had another recipe or number of epochs.\n" if unfair else "")
 
@@ -114,7 +114,7 @@ def design_table(study: Study) -> str:
         for m in designs
     ]
     header = ["Model", "Design", "Val acc (%)", "Against the best of its kind (points)", "Params", "MACs", "ONNX"]
-    return f"{table([*header, 'It is'], rows, left=2, last_left=True)}\n{NOTE}" if rows else ""
+    return f"{table([*header, 'Verdict'], rows, left=2, last_left=True)}\n{NOTE}" if rows else ""
 
 
 def change_table(study: Study, stage: str) -> str:
@@ -139,7 +139,7 @@ def change_table(study: Study, stage: str) -> str:
             ]
         )
     header = ["Model", "Method", "From", "Before (%)", "After (%)", "Change (points)"]
-    header += ["ONNX before", "ONNX after", "Smaller", "It is"]
+    header += ["ONNX before", "ONNX after", "Smaller", "Verdict"]
     return f"{table(header, rows, left=3, last_left=True)}\n{NOTE}" if rows else ""
 
 
@@ -181,8 +181,8 @@ def pruning_table(study: Study, curves: Sequence[Curve], on_front: Sequence[Poin
             )
     header = ["Curve", "Round", "Channels asked", "Channels left", "Params left", "MACs left", "Bytes left", "ONNX"]
     header += ["Before tuning (%)", "Recalibrated (%)"] if has_cut else []
-    header += ["Val acc (%)", "Change (points)", "It is"]
-    header += ["Control (%)", "Above it (points)", "It is"] if has_control else []
+    header += ["Val acc (%)", "Change (points)", "Verdict"]
+    header += ["Control (%)", "Above it (points)", "Verdict"] if has_control else []
     return f"{table([*header, 'Pareto front'], rows)}\n{NOTE}" if rows else ""
 
 
