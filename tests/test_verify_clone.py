@@ -37,7 +37,7 @@ name = sys.argv[1]
 if name == "a":
     pathlib.Path("a.txt").write_text("1")
 else:
-    pathlib.Path("metrics/b.json").write_text('{"params": 1, "val_acc": 0.5}')
+    pathlib.Path("metrics/b.json").write_text('{"params": 1, "val_images": 100000, "val_acc": 0.5}')
 """
 
 
@@ -209,12 +209,14 @@ def test_what_differs_in_the_environment_is_named(project, monkeypatch, capsys):
     assert "environment, when the results were made and now:\n  cpu: A -> B" in capsys.readouterr().out
 
 
-def test_a_metric_within_tolerance_has_its_own_exit_code(project, monkeypatch, capsys):
+def test_an_equivalent_metric_and_one_that_cannot_be_told_have_their_own_exit_codes(project, monkeypatch, capsys):
     (project / "make.py").write_text(MAKE.replace("0.5}", "0.505}"))
     commit(project)
     assert run(project, monkeypatch) == 3
-    assert "metrics/b.json  within tolerance  val_acc 0.5000 became 0.5050" in capsys.readouterr().out
-    assert run(project, monkeypatch, "--tolerance", "0.001") == 1
+    assert "metrics/b.json  equivalent  val_acc: 0.5000 became 0.5050" in capsys.readouterr().out
+    assert run(project, monkeypatch, "--margin", "0.006") == 4
+    assert "metrics/b.json  cannot tell  val_acc: 0.5000 became 0.5050" in capsys.readouterr().out
+    assert run(project, monkeypatch, "--margin", "0.001") == 1
     assert "first stage that diverged: aggregate" in capsys.readouterr().out
 
 
@@ -226,7 +228,7 @@ def test_a_metric_edited_together_with_the_lock_is_found_by_the_re_run(project, 
     lock.write_text(lock.read_text().replace(was, now))
     commit(project)
     assert run(project, monkeypatch) == 1
-    assert "metrics/b.json  drifted  val_acc 0.6000 became 0.5000, beyond +-0.0100" in capsys.readouterr().out
+    assert "metrics/b.json  drifted  val_acc: 0.6000 became 0.5000" in capsys.readouterr().out
 
 
 def test_a_stage_that_fails_is_drifted_with_its_last_line_and_ends_what_follows(project, monkeypatch, capsys):
@@ -251,7 +253,7 @@ def test_one_stage_runs_with_its_ancestors_alone(project, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--sample", "0"], ["--sample", "x"], ["--tolerance", "2"], ["--quick", "--stage", "a"], ["--nothing"]],
+    [["--sample", "0"], ["--sample", "x"], ["--margin", "2"], ["--quick", "--stage", "a"], ["--nothing"]],
 )
 def test_wrong_usage_is_exit_code_2(project, monkeypatch, arguments):
     assert run(project, monkeypatch, *arguments) == 2

@@ -119,7 +119,7 @@ def test_one_stages_code_changed_is_named_with_its_stages(project):
     assert findings(project) == {"stages/lowrank.py: changed since lowrank@compact_groups2 ran"}
 
 
-def test_code_that_changes_one_weight_is_within_tolerance_and_named(project):
+def test_code_that_changes_one_weight_is_equivalent_and_named(project):
     with (project.folder / "src/netpress/core/artifacts.py").open("a", encoding="utf-8") as stream:
         stream.write(
             "\n\n_exact = weights_as_bytes\n\n\ndef weights_as_bytes(network: nn.Module) -> bytes:\n"
@@ -128,13 +128,13 @@ def test_code_that_changes_one_weight_is_within_tolerance_and_named(project):
         )
     project.commit("one weight, and no run")
     code, document, _ = verify(project, "--stage", "train/student_alone")
-    assert (code, document["verdict"], document["first_diverged"]) == (3, "within tolerance", "train@student_alone")
+    assert (code, document["verdict"], document["first_diverged"]) == (3, "equivalent", "train@student_alone")
     _, prepare, train = document["stages"]
     assert prepare["verdict"] == "bit-exact"
     assert train["changed"] == ["src/netpress/core changed"]
     assert {o["path"]: o["verdict"] for o in train["outputs"]} == {
-        "models/train/student_alone": "within tolerance",
-        "metrics/train/student_alone.json": "within tolerance",
+        "models/train/student_alone": "equivalent",
+        "metrics/train/student_alone.json": "equivalent",
     }
 
 

@@ -16,7 +16,7 @@ NOT_RUN = StageOutcome("aggregate", (), (), None, "was not run, since a stage be
 
 
 def result(*outcomes, around=NOTHING, **changes):
-    settings = {"commit": "c", "targets": ("train@x",), "tolerance": 0.02, "left_out": ()} | changes
+    settings = {"commit": "c", "targets": ("train@x",), "margin": 0.02, "left_out": ()} | changes
     return Result(outcomes=outcomes, surroundings=around, **settings)
 
 
@@ -31,8 +31,8 @@ def test_the_first_divergence_its_causes_and_the_environment_are_named():
         "train@x: models/train/x  drifted  why",
         "aggregate: was not run, since a stage before it failed",
         "drifted: 2 outputs of 3 stages, 1 bit-exact, 1 drifted",
-        "within tolerance means equal sizes, and accuracies within 2 deviations of the seeds or, with one seed, "
-        "within 0.02 (--tolerance)",
+        "equivalent means equal sizes, and accuracies whose difference has its 90 % interval within +-2 points "
+        "(--margin); drifted, that it lies beyond; cannot tell, neither",
         "first stage that diverged: train@x; all it reads from other stages was bit-exact",
         "  since the results were made: src/a.py changed",
         "environment, when the results were made and now:",

@@ -1,9 +1,9 @@
 """Check that the committed results follow from the committed code, params and data.
 
 Runs the stages of dvc.lock again in a clean clone of the commit and says for every output whether it is bit-exact,
-within tolerance or drifted, which stage diverged first, and what differs in the environment. --quick runs nothing: it
-checks that code, params, dvc.lock, metrics and tables agree with one another.
-Exit codes: 0 bit-exact or nothing found, 3 within tolerance, 1 drifted or findings, 2 usage, 130 stopped by Ctrl-C.
+equivalent (other bytes, as accurate within a margin) or drifted, which stage diverged first, and what differs in the
+environment. --quick runs nothing: it checks that code, params, dvc.lock, metrics and tables agree with one another.
+Exit codes: 0 bit-exact or nothing found, 3 equivalent, 4 cannot tell, 1 drifted or findings, 2 usage, 130 Ctrl-C.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from types import FrameType
 
 from netpress.base.project import find_root
 from netpress.cli._arguments import whole_number
-from netpress.verify.outcome import TOLERANCE
+from netpress.verify.equivalence import MARGIN
 from netpress.verify.plan import UsageError
 
 OK, FOUND, USAGE = 0, 1, 2
@@ -38,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="N stages that make models, drawn by the commit, with their ancestors",
     )
     parser.add_argument(
-        "--tolerance",
+        "--margin",
         metavar="SHARE",
         type=_share,
-        default=TOLERANCE,
-        help=f"how far an accuracy of one seed may be off, 0 to 1 (default {TOLERANCE:g}, one point)",
+        default=MARGIN,
+        help=f"largest difference of accuracies that counts as none, 0 to 1 (default {MARGIN:g}, one point)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document; progress goes to stderr")
     parser.add_argument("--keep", action="store_true", help="keep the clean clone and name it")
@@ -69,7 +69,7 @@ def _full(root: Path, args: argparse.Namespace) -> int:
     from netpress.verify import full, words
 
     try:
-        result = full.verify(root, args.stage or [], args.sample, args.tolerance, args.keep)
+        result = full.verify(root, args.stage or [], args.sample, args.margin, args.keep)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE

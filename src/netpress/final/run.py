@@ -12,6 +12,7 @@ from netpress.core.batches import device_split
 from netpress.core.dataset import load_manifest
 from netpress.core.fitting import require_same_data
 from netpress.core.measure import evaluate
+from netpress.core.metrics import RIGHT
 from netpress.core.runtime import environment_of, set_up
 from netpress.params.recipes import Runtime
 from netpress.process import environment
@@ -26,7 +27,7 @@ def measure_on_test(root: Path, model_id: str, runtime: Runtime) -> None:
     """
     device = set_up(runtime)
     manifest = load_manifest(root / PREPARED)
-    hashes, accuracies = [], []
+    hashes, found = [], []
     split = device_split(root, "test", manifest, device, runtime) if manifest.has_split("test") else None
     folder = ModelId(model_id).folder(root)
     for seed in artifacts.read_seeds(folder):
@@ -35,11 +36,13 @@ def measure_on_test(root: Path, model_id: str, runtime: Runtime) -> None:
         hashes.append(loaded.spec.weights_sha256)
         if split is not None:
             split = replace(split, mean=tuple(loaded.spec.mean), std=tuple(loaded.spec.std))
-            accuracies.append(evaluate(loaded.network.to(device), split, f"test of {model_id} seed {seed}").accuracy)
+            found.append(evaluate(loaded.network.to(device), split, f"test of {model_id} seed {seed}"))
     metrics: dict[str, Any] = {"n_images": len(split) if split else 0, "weights_sha256": hashes[0]}
-    if accuracies:
+    if found:
+        accuracies = [quality.accuracy for quality in found]
         metrics["test_acc"] = statistics.fmean(accuracies)
         metrics["test_acc_by_seed"] = accuracies
+        metrics[f"test_acc{RIGHT}"] = [quality.right for quality in found]
         if len(accuracies) > 1:
             metrics["test_acc_std"] = statistics.stdev(accuracies)
         print(f"{model_id}  test {metrics['test_acc']:.2%}")

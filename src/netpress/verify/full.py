@@ -25,7 +25,7 @@ class Result:
     Attributes:
         commit: that was verified; "" for a project without Git.
         targets: stages that were asked for; all others are their ancestors.
-        tolerance: for an accuracy of one seed, a fraction.
+        margin: largest difference of two accuracies that counts as none, a fraction.
         outcomes: of every stage that was to run, in the order of the graph.
         surroundings: how the environment of the first stage that diverged differs, or of all if none did.
         left_out: changed files of the working tree that were not looked at.
@@ -33,7 +33,7 @@ class Result:
 
     commit: str
     targets: tuple[str, ...]
-    tolerance: float
+    margin: float
     outcomes: tuple[StageOutcome, ...]
     surroundings: Surroundings
     left_out: tuple[str, ...]
@@ -49,14 +49,14 @@ class Result:
         return first_diverged(self.outcomes)
 
 
-def verify(root: Path, names: Sequence[str], sample: int | None, tolerance: float, keep: bool) -> Result:
+def verify(root: Path, names: Sequence[str], sample: int | None, margin: float, keep: bool) -> Result:
     """Run stages of the committed dvc.lock again, in a clean clone of the project in `root`.
 
     Args:
         root: the project.
         names: stages to run, with all they follow from; none for all.
         sample: run this many stages instead, drawn by the commit.
-        tolerance: how far an accuracy of one seed may be off, a fraction.
+        margin: largest difference of two accuracies that counts as none, a fraction.
         keep: whether the clone stays.
 
     Raises:
@@ -74,13 +74,13 @@ def verify(root: Path, names: Sequence[str], sample: int | None, tolerance: floa
         results = [result for stage in stages if (result := result_of(stage))]
         before = where_made(clone.folder, results)
         with _Progress(Eta(training_work(clone.folder, stages)), len(stages)) as progress:
-            outcomes = rerun(clone.folder, committed, stages, tolerance, progress.report)
+            outcomes = rerun(clone.folder, committed, stages, margin, progress.report)
         after = where_made(clone.folder, results)
     first = first_diverged(outcomes)
     of_interest = [result_of(first.stage)] if first and result_of(first.stage) else results
     around = compare({r: before[r] for r in of_interest if r in before}, after)
     left_out, ordered = clone.left_out, tuple(stage for stage in order if stage in targets)
-    return Result(clone.commit, ordered, tolerance, tuple(outcomes), around, left_out)
+    return Result(clone.commit, ordered, margin, tuple(outcomes), around, left_out)
 
 
 def _announce(clone: Clone, stages: Sequence[str], targets: set[str]) -> None:

@@ -8,13 +8,12 @@ from enum import IntEnum
 from typing import Any
 
 from netpress.verify.dvc_lock import Entry
+from netpress.verify.equivalence import again, same
 
-#: How far an accuracy of one seed may be off; a fraction, so one point.
-TOLERANCE = 0.01
-#: Deviations of the seeds' accuracies on both sides of their mean; about 95 % of a normal distribution.
-DEVIATIONS = 2.0
 #: What never depends on rounding: another value means another model.
-FIXED = ("arch", "method", "parent", "params", "macs", "epochs", "n_seeds", "n_images", "round", "rate")
+FIXED = ("arch", "method", "parent", "params", "macs", "epochs", "n_seeds", "seeds", "n_images", "round", "rate")
+#: Of how many images accuracies are, and which: may be known on one side alone, and may not differ.
+IMAGES = ("val_images", "val_images_sha256")
 TABLES = ("metrics/summary.", "plots/")
 
 Read = Callable[[str], bytes | None]
@@ -24,18 +23,19 @@ class Verdict(IntEnum):
     """From good to bad, so that the whole is the worst of its parts."""
 
     BIT_EXACT = 0
-    WITHIN_TOLERANCE = 1
-    DRIFTED = 2
+    EQUIVALENT = 1
+    UNDECIDED = 2
+    DRIFTED = 3
 
     @property
     def words(self) -> str:
         """As people and JSON read it."""
-        return ("bit-exact", "within tolerance", "drifted")[self]
+        return ("bit-exact", "equivalent", "cannot tell", "drifted")[self]
 
     @property
     def exit_code(self) -> int:
-        """0, 3 and 1: a drift is a failure, a difference within tolerance is told apart from both."""
-        return (0, 3, 1)[self]
+        """0, 3, 4 and 1: a drift is a failure; equivalence, and what the images cannot tell, are told apart from it."""
+        return (0, 3, 4, 1)[self]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def first_diverged(outcomes: Sequence[StageOutcome]) -> StageOutcome | None:
 
 
 def judge(
-    expected: Entry, found: Entry, committed: Read, made: Read, tolerance: float, models: Verdict
+    expected: Entry, found: Entry, committed: Read, made: Read, margin: float, models: Verdict
 ) -> tuple[Output, ...]:
     """Compare the outputs of one stage.
 
@@ -93,11 +93,11 @@ def judge(
         found: its entry in the re-run's.
         committed: path -> content in the commit, of files that Git tracks.
         made: path -> content after the re-run.
-        tolerance: for an accuracy of one seed, a fraction.
+        margin: largest difference of two accuracies that counts as none, a fraction.
         models: the worst verdict on the models from which tables are made.
     """
     metrics = {
-        path: compare_metrics(_json(committed(path)), _json(made(path)), tolerance)
+        path: compare_metrics(_json(committed(path)), _json(made(path)), margin)
         for path in expected.outs
         if path.startswith("metrics/") and not path.startswith(TABLES) and path != "metrics/data.json"
     }
@@ -125,11 +125,10 @@ def judge(
     return tuple(outputs)
 
 
-def compare_metrics(committed: Any, made: Any, tolerance: float) -> tuple[Verdict, str]:
-    """Compare two metrics files: sizes must be equal, and accuracies within the seeds' interval.
+def compare_metrics(committed: Any, made: Any, margin: float) -> tuple[Verdict, str]:
+    """Compare two metrics files: sizes must be equal, and accuracies equivalent within `margin`, image by image.
 
-    The interval is the committed mean +- 2 standard deviations, or +- `tolerance` with one seed. The rounds of a
-    pruning curve are compared one by one.
+    The rounds of a pruning curve are compared one by one; the worst of them stands for all.
     """
     if committed == made and committed is not None:
         return Verdict.BIT_EXACT, ""
@@ -140,16 +139,37 @@ def compare_metrics(committed: Any, made: Any, tolerance: float) -> tuple[Verdic
     if len(rounds[0]) != len(rounds[1]):
         return Verdict.DRIFTED, f"{len(rounds[0])} rounds became {len(rounds[1])}"
     pairs += [(f"round {k}: ", *pair) for k, pair in enumerate(zip(*rounds, strict=True))]
-    worst_so_far: tuple[Verdict, float, str] = (Verdict.WITHIN_TOLERANCE, -1.0, "other bytes, same accuracy")
     for prefix, old, new in pairs:
         for key in FIXED:
             if old.get(key) != new.get(key):
                 return Verdict.DRIFTED, f"{prefix}{key} {old.get(key)} became {new.get(key)}"
-        name = "test_acc" if "n_images" in committed else "val_acc"
-        verdict, difference, words = _compare_accuracy(old, new, name, tolerance)
-        if difference:
-            worst_so_far = max(worst_so_far, (verdict, difference, prefix + words))
-    return worst_so_far[0], worst_so_far[2]
+    for key in IMAGES:
+        if None not in (committed.get(key), made.get(key)) and committed[key] != made[key]:
+            return Verdict.DRIFTED, f"measured on other images: {key} {committed[key]} became {made[key]}"
+    images, name = _images(committed, made), "test_acc" if "n_images" in committed else "val_acc"
+    judged = [_judge_accuracy(old, new, name, images, margin, prefix) for prefix, old, new in pairs]
+    verdict, _, words = max(judged)
+    return verdict, words or f"other bytes, same {name}"
+
+
+def _judge_accuracy(
+    old: Any, new: Any, name: str, images: int | None, margin: float, prefix: str
+) -> tuple[Verdict, float, str]:
+    """Return the verdict on one accuracy, how large the difference is, and what to say; nothing of equal ones."""
+    if same(old, new, name):
+        return Verdict.EQUIVALENT, -1.0, ""
+    found = again(old, new, name, images)
+    if found is None:
+        return Verdict.DRIFTED, 1.0, f"{prefix}{name} {old.get(name)} became {new.get(name)}"
+    equivalent = found.equivalent(margin)
+    verdict = Verdict.UNDECIDED if equivalent is None else Verdict.EQUIVALENT if equivalent else Verdict.DRIFTED
+    return verdict, abs(found.now - found.was), f"{prefix}{name}: {found.words}"
+
+
+def _images(committed: Mapping[str, Any], made: Mapping[str, Any]) -> int | None:
+    """Return of how many images the accuracies are, as either side says."""
+    known = (metrics.get(key) for metrics in (committed, made) for key in ("n_images", "val_images"))
+    return next((n for n in known if isinstance(n, int) and n > 1), None)
 
 
 def _rounds(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -157,36 +177,18 @@ def _rounds(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [row for row in rounds if isinstance(row, Mapping)] if isinstance(rounds, list) else []
 
 
-def _compare_accuracy(old: Any, new: Any, name: str, tolerance: float) -> tuple[Verdict, float, str]:
-    was, now = old.get(name), new.get(name)
-    if was == now:
-        return Verdict.BIT_EXACT, 0.0, ""
-    if not isinstance(was, int | float) or not isinstance(now, int | float):
-        return Verdict.DRIFTED, 1.0, f"{name} {was} became {now}"
-    deviation = old.get(f"{name}_std")
-    if old.get("n_seeds", len(old.get(f"{name}_by_seed", []))) > 1 and isinstance(deviation, int | float):
-        allowed, source = DEVIATIONS * deviation, f"{DEVIATIONS:g} deviations of the seeds"
-    else:
-        allowed, source = tolerance, "tolerance for one seed"
-    difference = abs(now - was)
-    # Not 0.87 - 0.86 > 0.01: the sum of two rounded numbers is not the point to fail on.
-    verdict = Verdict.WITHIN_TOLERANCE if difference <= allowed + 1e-9 else Verdict.DRIFTED
-    sign = "within" if verdict == Verdict.WITHIN_TOLERANCE else "beyond"
-    return verdict, difference, f"{name} {was:.4f} became {now:.4f}, {sign} +-{allowed:.4f} ({source})"
-
-
 def _judge_model(metrics: Sequence[tuple[Verdict, str]]) -> tuple[Verdict, str]:
     verdict, detail = max(metrics)
     if verdict == Verdict.BIT_EXACT:
-        return Verdict.WITHIN_TOLERANCE, "same figures, other files"
+        return Verdict.EQUIVALENT, "same figures, other files"
     return verdict, detail
 
 
 def _judge_table(models: Verdict) -> tuple[Verdict, str]:
     if models == Verdict.DRIFTED:
         return models, "shows models that drifted"
-    if models == Verdict.WITHIN_TOLERANCE:
-        return models, "shows models within tolerance"
+    if models != Verdict.BIT_EXACT:
+        return models, "shows models that are not the same bytes"
     return Verdict.DRIFTED, "other bytes, although every model is the same"
 
 

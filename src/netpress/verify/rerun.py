@@ -19,7 +19,7 @@ GRACE = 10  # seconds for DVC and its stage to end
 
 
 def rerun(
-    folder: Path, committed: Lock, stages: Sequence[str], tolerance: float, report: Callable[[StageOutcome], None]
+    folder: Path, committed: Lock, stages: Sequence[str], margin: float, report: Callable[[StageOutcome], None]
 ) -> list[StageOutcome]:
     """Run `stages` (in the order of the graph) again in the clean clone `folder` and judge them.
 
@@ -47,7 +47,7 @@ def rerun(
             outcome = StageOutcome(stage, (), (), seconds, error or "did not run to its end")
         else:
             models = worst([outcome.verdict for outcome in outcomes])
-            outputs = judge(committed[stage], found, read_committed, _reader(folder), tolerance, models)
+            outputs = judge(committed[stage], found, read_committed, _reader(folder), margin, models)
             changed = tuple(locks.changed_inputs(committed[stage], found, made))
             outcome = StageOutcome(stage, outputs, changed, seconds)
         outcomes.append(outcome)

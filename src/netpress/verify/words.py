@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from netpress.verify.equivalence import CONFIDENCE
 from netpress.verify.findings import Finding
 from netpress.verify.full import Result
-from netpress.verify.outcome import DEVIATIONS, StageOutcome, Verdict
+from netpress.verify.outcome import StageOutcome, Verdict
 
 SHOWN = 12  # differences of the environment in the text; JSON has all
 
@@ -23,10 +24,10 @@ def result_text(result: Result) -> str:
         f"{result.verdict.words}: {len(outputs)} outputs of {len(result.outcomes)} stages, "
         + ", ".join(f"{count} {verdict.words}" for verdict, count in counts.items() if count)
     )
-    if counts[Verdict.WITHIN_TOLERANCE] or counts[Verdict.DRIFTED]:
+    if result.verdict != Verdict.BIT_EXACT:
         lines.append(
-            f"within tolerance means equal sizes, and accuracies within {DEVIATIONS:g} deviations of the seeds or, "
-            f"with one seed, within {result.tolerance:g} (--tolerance)"
+            f"equivalent means equal sizes, and accuracies whose difference has its {100 * CONFIDENCE:g} % interval "
+            f"within +-{100 * result.margin:g} points (--margin); drifted, that it lies beyond; cannot tell, neither"
         )
     if result.first is not None:
         lines += _first_lines(result.first)
@@ -74,7 +75,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "verdict": result.verdict.words,
         "commit": result.commit,
         "targets": list(result.targets),
-        "tolerance": result.tolerance,
+        "margin": result.margin,
         "first_diverged": first.stage if first else None,
         "stages": [_stage_json(outcome) for outcome in result.outcomes],
         "environment": {
