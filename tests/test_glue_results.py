@@ -14,6 +14,7 @@ from torch import nn
 from netpress.core import artifacts
 from netpress.core.artifacts import load
 from netpress.core.context import open_context
+from netpress.core.metrics import unpacked
 from netpress.distill import soft_targets
 
 
@@ -146,6 +147,7 @@ def test_the_test_accuracy_is_of_test_images_by_seed(stages, model_id):
     found = stages.metrics(f"test/{model_id}")
     accuracies = [stages.quality(stages.model(model_id, seed).network, "test")["accuracy"] for seed in SEEDS]
     assert found["test_acc_by_seed"] == pytest.approx(accuracies)
+    assert unpacked(found["test_acc_right"], 100).mean(1) == pytest.approx(accuracies)
     assert found["test_acc"] == pytest.approx(statistics.fmean(accuracies))
     assert found["test_acc_std"] == pytest.approx(statistics.stdev(accuracies))
     assert found["n_images"] == 100

@@ -8,10 +8,18 @@ import importlib.metadata
 import platform
 import sys
 
-from netpress.cli import doctor, predict, report, run, use, verify
+from netpress.cli import diff, doctor, predict, report, run, use, verify
 from netpress.process.script import guarded
 
-COMMANDS = {"use": use, "doctor": doctor, "run": run, "report": report, "verify": verify, "predict": predict}
+COMMANDS = {
+    "use": use,
+    "doctor": doctor,
+    "run": run,
+    "report": report,
+    "verify": verify,
+    "diff": diff,
+    "predict": predict,
+}
 #: Packages named by --version, the first of them this one.
 PACKAGES = ("netpress", "torch", "dvc")
 
