@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from netpress.report.crossed import Crossed, Seeds, crossed, expected, needed, pooled
+from netpress.report.crossed import Crossed, Needed, Seeds, crossed, expected, needed, pooled
 
 
 def answers(rng, k, n, difference=0.017, seed_effect=0.0, networks=2):
@@ -147,6 +147,17 @@ def test_what_would_decide_does():
         assert k is None or n is None or expected(found, k, n).half_width() < abs(found.difference)
     assert need.seeds is None or expected(found, need.seeds - 1, 400).half_width() >= abs(found.difference)
     assert need.seeds is not None or need.images is not None
+
+
+def test_what_would_decide_that_two_are_equal_does():
+    one, two = answers(np.random.default_rng(7), 3, 400, 0.005, seed_effect=0.005)
+    found = crossed(one, two)
+    margin = abs(found.difference) + 0.01
+    need = needed(found, margin)
+    assert need.images is not None
+    assert abs(found.difference) + expected(found, 3, need.images).half_width(0.9) < margin
+    assert abs(found.difference) + expected(found, 3, need.images - 1).half_width(0.9) >= margin
+    assert needed(found, abs(found.difference)) == Needed(None, None)
 
 
 def test_what_would_decide_at_no_difference_or_with_one_seed():

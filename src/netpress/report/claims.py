@@ -13,13 +13,11 @@ from typing import Any
 from netpress.params.items import Claim
 from netpress.report import units
 from netpress.report.collect import Study
-from netpress.report.crossed import Crossed, needed
+from netpress.report.crossed import WITHIN, Crossed, needed
 from netpress.report.differences import Accuracy, Differences, Pair
 from netpress.report.markdown import table
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
-#: Two one-sided tests at 5 % each.
-WITHIN = 0.90
 #: Digits that are written, fewer than computers agree on, so that equal metrics give equal files everywhere.
 DIGITS = 6
 METHOD = """\
@@ -79,9 +77,9 @@ class Comparison:
     @property
     def would_decide(self) -> str:
         """Return how many seeds or images would, in words; '-' where it is decided, or no number would."""
-        if self.crossed is None or self.verdict != OPEN or self.margin is not None:
+        if self.crossed is None or self.verdict != OPEN:
             return "-"
-        need = needed(self.crossed)
+        need = needed(self.crossed, self.margin)
         ways = (need.seeds, "seeds"), (need.images, "images")
         return " or ".join(f"{count:,} {what}" for count, what in ways if count is not None) or "-"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from netpress.report import units
 from netpress.report.collect import Model, Round, Study
 from netpress.report.curves import CONTROL, Curve
-from netpress.report.differences import NOTE, Accuracy, Differences, Pair
+from netpress.report.differences import Accuracy, Differences, Pair
 from netpress.report.markdown import table
 from netpress.report.overview import accuracy, method_words
 from netpress.report.pareto import Point
@@ -88,7 +88,7 @@ def distillation_table(study: Study) -> str:
     if not rows:
         return ""
     header = ["Student", "Taught by", "Model", "Teacher's acc (%)", "Val acc (%)", "Gain (points)", "Verdict"]
-    text = f"{table(header, rows, left=3, last_left=True)}\n{NOTE}"
+    text = table(header, rows, left=3, last_left=True)
     return text + ("\n\\* The student alone had another recipe or number of epochs.\n" if unfair else "")
 
 
@@ -114,7 +114,7 @@ def design_table(study: Study) -> str:
         for m in designs
     ]
     header = ["Model", "Design", "Val acc (%)", "Against the best of its kind (points)", "Params", "MACs", "ONNX"]
-    return f"{table([*header, 'Verdict'], rows, left=2, last_left=True)}\n{NOTE}" if rows else ""
+    return table([*header, "Verdict"], rows, left=2, last_left=True) if rows else ""
 
 
 def change_table(study: Study, stage: str) -> str:
@@ -140,7 +140,7 @@ def change_table(study: Study, stage: str) -> str:
         )
     header = ["Model", "Method", "From", "Before (%)", "After (%)", "Change (points)"]
     header += ["ONNX before", "ONNX after", "Smaller", "Verdict"]
-    return f"{table(header, rows, left=3, last_left=True)}\n{NOTE}" if rows else ""
+    return table(header, rows, left=3, last_left=True) if rows else ""
 
 
 def pruning_table(study: Study, curves: Sequence[Curve], on_front: Sequence[Point]) -> str:
@@ -183,7 +183,7 @@ def pruning_table(study: Study, curves: Sequence[Curve], on_front: Sequence[Poin
     header += ["Before tuning (%)", "Recalibrated (%)"] if has_cut else []
     header += ["Val acc (%)", "Change (points)", "Verdict"]
     header += ["Control (%)", "Above it (points)", "Verdict"] if has_control else []
-    return f"{table([*header, 'Pareto front'], rows)}\n{NOTE}" if rows else ""
+    return table([*header, "Pareto front"], rows) if rows else ""
 
 
 def _pairs(curve: Curve, row: Round) -> list[Pair]:

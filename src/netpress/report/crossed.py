@@ -18,6 +18,8 @@ Right = NDArray[np.bool_]
 
 #: Share of intervals, drawn again and again, that would hold the true difference.
 CONFIDENCE = 0.95
+#: Two one-sided tests at 5 % each: of the interval that lies within a margin.
+WITHIN = 0.90
 #: Below this probability of equal spreads they are taken to differ, and are not pooled.
 UNEQUAL = 0.05
 
@@ -155,16 +157,21 @@ class Needed:
 MOST_SEEDS, MOST_IMAGES = 1_000, 10_000_000
 
 
-def needed(compared: Crossed) -> Needed:
-    """Return how many seeds, or how many images, would bring the interval off zero, were the difference the true one.
+def needed(compared: Crossed, margin: float | None = None) -> Needed:
+    """Return how many seeds, or how many images, would decide, were the difference seen the true one.
 
-    With a single seed it is not known how much seeds matter: `seeds` is None then.
+    That is to bring the 95 % interval off zero or, with a margin, the 90 % interval inside it; none would where the
+    difference is as large as the margin. With a single seed it is not known how much seeds matter: `seeds` is None.
     """
-    target = abs(compared.difference)
-    k, n = compared.k, compared.n
+    apart, k, n = abs(compared.difference), compared.k, compared.n
+    reach, confidence = (apart, CONFIDENCE) if margin is None else (margin - apart, WITHIN)
+
+    def enough(seeds: int, images: int) -> bool:
+        return expected(compared, seeds, images).half_width(confidence) < reach
+
     return Needed(
-        None if k == 1 else _first(lambda seeds: expected(compared, seeds, n).half_width() < target, k, MOST_SEEDS),
-        _first(lambda images: expected(compared, k, images).half_width() < target, n, MOST_IMAGES),
+        None if k == 1 else _first(lambda seeds: enough(seeds, n), k, MOST_SEEDS),
+        _first(lambda images: enough(k, images), n, MOST_IMAGES),
     )
 
 

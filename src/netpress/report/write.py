@@ -11,6 +11,7 @@ from netpress.report.claims import Judged
 from netpress.report.collect import Metrics, Study, class_names
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
 from netpress.report.data_line import TABLES, data_line
+from netpress.report.differences import NOTE
 from netpress.report.pareto import Point
 
 INTRODUCTION = """\
@@ -93,7 +94,7 @@ def report_text(
         ("Pruning, round by round", comparisons.pruning_table(study, curves, on_front)),
         ("Quantization", comparisons.change_table(study, "quantize")),
     ]
-    texts = [INTRODUCTION, *notes, overview.overview(study, on_front)]
+    texts = [INTRODUCTION, NOTE, *notes, overview.overview(study, on_front)]
     texts += [f"## Claims\n\n{claims_shown}"] if claims_shown else []
     texts += [experiments_shown] if experiments_shown else []
     texts += [f"## {title}\n\n{text}" for title, text in sections if text]
