@@ -71,7 +71,7 @@ def test_the_reasons_are_measurements(project):
     assert "Teachers: train/resnet18_weak has 84.20 % on validation, 87.20 % on its training images" in text
     assert "distill/kd_weak names the same class as train/resnet18_weak on 93.00 % of the validation images" in text
     assert "and, against train/student_alone, gains most on Soup (+0.38 points) and least on Bread (+0.38)" in text
-    assert text.count("\n- ") == 4  # a claim and three sentences
+    assert text.count("\n- ") == 5  # two claims and three sentences
     assert "On training images against validation, in percent: train/student_alone 91.9 against 88.9" in text
 
 
