@@ -7,6 +7,8 @@ import time
 import pytest
 from little import make_project, results, run, start
 
+from netpress.process.warm import WARM
+
 #: One step of this takes many seconds on two cores, most of them in one call that Python cannot interrupt.
 HEAVY = {"arch": "resnet18", "options": {"stem": "small"}, "recipe": "plain", "epochs": 4, "init": "none"}
 MESSAGE = "stopped: run the same command (or 'dvc repro') again to go on from where it was"
@@ -41,8 +43,8 @@ def test_the_end_comes_at_once_with_one_line(project, after, number):
 
 
 def test_it_ends_also_when_nobody_reads_what_it_says(project):
-    """As in `... 2>&1 | tee log`, where Ctrl-C ends tee first."""
-    stage = start(project, "python", "stages/train.py", "teacher")
+    """As in `... 2>&1 | tee log`, where Ctrl-C ends tee first; the stage itself, which hears of it at once."""
+    stage = start(project, "env", "-u", WARM, "python", "stages/train.py", "teacher")
     assert "on cpu" in stage.stdout.readline()
     stage.stdout.close()
     os.kill(stage.pid, signal.SIGINT)

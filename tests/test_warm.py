@@ -117,6 +117,15 @@ def test_who_asked_ends_as_the_fork_ends(server, started, work, code):
         assert ("words" in err) == ("words" in work), err
 
 
+@pytest.mark.parametrize("work", ["raise ValueError('words')", "sys.exit('words')"])
+def test_who_asked_ends_as_the_fork_ends_also_when_nobody_reads_what_it_says(server, started, work):
+    process = started(f"sys.stdin.read()\n{work}", path=server)
+    pid_of(process)
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(timeout=60) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_reach_the_fork(server, started, number):
     process = started("end_at_once()\nprint('ready', flush=True)\ntime.sleep(600)", path=server)

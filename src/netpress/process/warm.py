@@ -160,10 +160,12 @@ def _work(connection: socket.socket, life: int) -> None:
     except SystemExit as ended:  # as Python itself ends
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended.code, str):
-            print(ended.code, file=sys.stderr)
+            with suppress(OSError):  # nobody reads any more
+                print(ended.code, file=sys.stderr)
     except BaseException:  # likewise; a fork must not go on as the one that serves
-        traceback.print_exc()
         code = 1
+        with suppress(OSError):
+            traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
