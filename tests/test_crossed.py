@@ -160,6 +160,28 @@ def test_what_would_decide_that_two_are_equal_does():
     assert needed(found, abs(found.difference)) == Needed(None, None)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_what_would_decide_that_two_are_not_equal_does(k):
+    found = crossed(*answers(np.random.default_rng(9), k, 2000, 0.02))
+    apart = abs(found.difference)
+    margin = apart - found.half_width() / 2
+    assert 0 < margin < apart
+    need = needed(found, margin)
+    assert need.images is not None
+    assert apart - expected(found, k, need.images).half_width() > margin
+    assert apart - expected(found, k, need.images - 1).half_width() <= margin
+
+
+def test_what_would_decide_with_one_seed_are_images_of_equality_too():
+    found = crossed(*answers(np.random.default_rng(10), 1, 400, 0.005))
+    margin = abs(found.difference) + found.half_width(0.9) / 2
+    need = needed(found, margin)
+    assert need.seeds is None
+    assert need.images is not None
+    assert abs(found.difference) + expected(found, 1, need.images).half_width(0.9) < margin
+    assert abs(found.difference) + expected(found, 1, need.images - 1).half_width(0.9) >= margin
+
+
 def test_what_would_decide_at_no_difference_or_with_one_seed():
     one, two = answers(np.random.default_rng(8), 1, 500, 0.005)
     assert needed(crossed(one, two)).seeds is None

@@ -72,7 +72,9 @@ def test_what_would_decide_is_said_where_it_is_open_and_something_would():
     assert re.fullmatch(r"\d+ seeds or [\d,]+ images", said)
     assert Comparison("a", "b", None, 0.05, seen(0.05)).would_decide == "-"
     assert re.fullmatch(r"\d+ seeds", Comparison("a", "b", 0.01, 0.004, seen(0.004)).would_decide)
+    assert re.fullmatch(r"[\d,]+ images", Comparison("a", "b", 0.01, 0.004, seen(0.004, k=1)).would_decide)
     assert Comparison("a", "b", 0.009, 0.009, seen(0.009)).would_decide == "-"  # as large as the margin
+    assert re.fullmatch(r"\d+ seeds or [\d,]+ images", Comparison("a", "b", 0.01, 0.018, seen(0.018)).would_decide)
     assert Comparison("a", "b", None, 0.009, None).would_decide == "-"
     assert re.fullmatch(r"[\d,]+ images", Comparison("a", "b", None, 0.009, seen(0.009, k=1)).would_decide)
 
@@ -222,7 +224,22 @@ def test_the_figure_shows_every_kind_of_comparison_and_cuts_no_text_off():
 
     style.render(draw, (9.6, 5.0))
     assert found[0] == [True] * 10
-    assert found[1] == [HOLDS, FAILS, OPEN, "95 % interval", "counts as equal"]
+    assert found[1] == [HOLDS, FAILS, OPEN, "95 % interval", "90 %, within: equal", "margin"]
+
+
+def test_the_figure_draws_the_interval_that_equality_is_judged_by():
+    close = Comparison("train/a", "train/b", 0.0095, 0.0, seen(0.0))
+    found = []
+
+    def draw(figure):
+        claims_figure._draw([(Judged("same", "text", (close,)), close)], figure)
+        axes = figure.axes[0]
+        found.extend(sorted(max(line.get_xdata()) for line in axes.lines if len(set(line.get_xdata())) == 2))
+
+    style.render(draw, (9.6, 5.0))
+    assert close.verdict == HOLDS
+    inner, outer = found
+    assert inner < 0.95 < outer == pytest.approx(1.0)
 
 
 def test_models_with_seeds_of_their_own_are_paired_by_seed(tmp_path):

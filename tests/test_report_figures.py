@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_samples import DEFAULT, sample_params, write_metrics
+from report_samples import DEFAULT, right, sample_params, study_in, write, write_metrics
 
 from netpress.params.reader import load
 from netpress.report import distillation_figure, pruning_figure, size_figure, style
@@ -120,6 +120,30 @@ def test_labels_cover_neither_points_nor_one_another(study: Study) -> None:
     assert len(boxes) >= 5
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("moved", [-0.03, 0.03])
+def test_labels_of_gains_stay_inside_the_axes(tmp_path: Path, moved: float) -> None:
+    params = sample_params()
+    made = write_metrics(tmp_path, params, seeds=3)
+    by_seed = [value + moved for value in made["distill/plain_kd"]["val_acc_by_seed"]]
+    bits = {"val_acc_by_seed": by_seed, "val_acc_right": right("plain_kd", by_seed), "val_acc": sum(by_seed) / 3}
+    write(tmp_path, "distill/plain_kd", made["distill/plain_kd"] | bits)
+    study = study_in(tmp_path, params)
+    inside: list[bool] = []
+
+    def draw(figure: object) -> None:
+        groups = [group for group in distillation_figure.students(study) if group.taught[0].id == "distill/plain_kd"]
+        differences = distillation_figure.gains(study, groups)
+        rows = [distillation_figure._rows(study, differences, student) for student in groups]
+        distillation_figure._draw(groups, rows, figure)  # type: ignore[arg-type]
+        figure.draw_without_rendering()  # type: ignore[attr-defined]
+        axes = figure.axes[0]  # type: ignore[attr-defined]
+        boxes = [text.get_window_extent() for text in axes.texts]
+        inside.extend(box.x0 >= axes.bbox.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
+
+    style.render(draw, (9.0, 5.0))
+    assert inside == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from netpress.report import style
 from netpress.report.claims import FAILS, HOLDS, OPEN, Comparison, Judged, words
+from netpress.report.crossed import CONFIDENCE, WITHIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,9 +30,12 @@ def _draw(lines: Sequence[tuple[Judged, Comparison]], figure: "Figure") -> None:
         if comparison.margin is not None:
             axes.barh(place, 200 * comparison.margin, 0.64, -100 * comparison.margin, color=style.LIGHT, zorder=0)
         colour, marker = COLOURS[comparison.verdict], MARKERS[comparison.verdict]
-        if comparison.low is not None and comparison.high is not None:
-            ends = [100 * comparison.low, 100 * comparison.high]
-            axes.plot(ends, [place, place], color=colour, linewidth=2, zorder=2)
+        if comparison.crossed is not None:
+            # Equality is told by the inner interval.
+            for confidence, width in ((CONFIDENCE, 2), (WITHIN, 5))[: 1 if comparison.margin is None else 2]:
+                half = comparison.crossed.half_width(confidence)
+                ends = [100 * (comparison.difference - half), 100 * (comparison.difference + half)]
+                axes.plot(ends, [place, place], color=colour, linewidth=width, solid_capstyle="butt", zorder=2)
         axes.scatter([100 * comparison.difference], [place], color=colour, marker=marker, s=48, zorder=3)
     names = [f"{claim.name}:  {words(comparison)}" for claim, comparison in lines]
     axes.set_yticks(range(len(lines)), names, fontsize=8.5)
@@ -52,8 +56,11 @@ def _legend(figure: "Figure", compared: Sequence[Comparison]) -> None:
         for verdict in COLOURS
         if verdict in shown
     ]
-    if any(comparison.low is not None for comparison in compared):
+    judged = [comparison for comparison in compared if comparison.crossed is not None]
+    if judged:
         handles.append(Line2D([], [], color=style.INK, linewidth=2, label="95 % interval"))
+    if any(comparison.margin is not None for comparison in judged):
+        handles.append(Line2D([], [], color=style.INK, linewidth=5, label="90 %, within: equal"))
     if any(comparison.margin is not None for comparison in compared):
-        handles.append(Patch(color=style.LIGHT, label="counts as equal"))
+        handles.append(Patch(color=style.LIGHT, label="margin"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

@@ -160,11 +160,13 @@ MOST_SEEDS, MOST_IMAGES = 1_000, 10_000_000
 def needed(compared: Crossed, margin: float | None = None) -> Needed:
     """Return how many seeds, or how many images, would decide, were the difference seen the true one.
 
-    That is to bring the 95 % interval off zero or, with a margin, the 90 % interval inside it; none would where the
-    difference is as large as the margin. With a single seed it is not known how much seeds matter: `seeds` is None.
+    That is to bring the 95 % interval off zero or, with a margin, the 90 % interval inside it where the difference is
+    smaller, and the 95 % interval outside where it is larger; none would where it is as large. With a single seed it is
+    not known how much seeds matter: `seeds` is None.
     """
     apart, k, n = abs(compared.difference), compared.k, compared.n
-    reach, confidence = (apart, CONFIDENCE) if margin is None else (margin - apart, WITHIN)
+    is_within = margin is not None and apart < margin
+    reach, confidence = abs(apart - (margin or 0.0)), WITHIN if is_within else CONFIDENCE
 
     def enough(seeds: int, images: int) -> bool:
         return expected(compared, seeds, images).half_width(confidence) < reach

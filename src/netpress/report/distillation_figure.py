@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALONE, TAUGHT, TEACHER = style.GREY, style.PALETTE[0], style.PALETTE[1]
+#: Room left and right of the accuracies, as a share of their span: half of a label with its interval.
+MARGIN = 0.24
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def _draw(groups: Sequence[Student], rows: Sequence[Sequence[Row]], figure: "Fig
     axes = figure.add_subplot()
     values = [v for group in rows for row in group for v in (row.accuracy, row.teacher) if v is not None]
     span = max(max(values) - min(values), 2.0)
-    left = max(min(values) - 0.12 * span, -1.0)
-    axes.set_xlim(left, max(values) + 0.12 * span)
+    left = max(min(values) - MARGIN * span, -1.0)
+    axes.set_xlim(left, max(values) + MARGIN * span)
     ticks, y = [], 0.0
     for student, group in zip(groups, rows, strict=True):
         heading = y
