@@ -84,11 +84,11 @@ def test_the_table_has_the_control_and_what_the_rounds_weights_bring(tmp_path: P
     params = sample_params()
     made = write_metrics(tmp_path, params, seeds=3)
     study = collect(tmp_path, params.items())
-    assert "Control" not in report_text(study, drawn_curves(study), [])
+    assert "Control" not in report_text(study, drawn_curves(study), [], {})
     made["prune/main"]["rounds"][2] |= {"val_acc": 0.81, "control_val_acc": 0.8, "control_val_acc_std": 0.004}
     write(tmp_path, "prune/main", made["prune/main"])
     study = collect(tmp_path, params.items())
-    lines = report_text(study, drawn_curves(study), []).splitlines()
+    lines = report_text(study, drawn_curves(study), [], {}).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| main (rate")]
     assert [row[11:14] for row in cells[1:3]] == [["-", "-", "-"], ["80.00 ± 0.40", "+1.00", "cannot tell"]]
     header = next(line for line in lines if line.startswith("| Curve"))

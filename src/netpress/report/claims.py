@@ -14,10 +14,10 @@ from netpress.params.items import Claim
 from netpress.report import units
 from netpress.report.collect import Study
 from netpress.report.crossed import WITHIN, Crossed, needed
-from netpress.report.differences import Accuracy, Differences, Pair
+from netpress.report.differences import OPEN, Accuracy, Differences, Pair
 from netpress.report.markdown import table
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
+HOLDS, FAILS = "holds", "does not hold"
 #: Digits that are written, fewer than computers agree on, so that equal metrics give equal files everywhere.
 DIGITS = 6
 METHOD = """\
@@ -168,7 +168,7 @@ def claims_table(judged: Sequence[Judged]) -> str:
                     claim.verdict if first else "",
                     words(comparison),
                     units.points(comparison.difference),
-                    interval(comparison),
+                    units.interval(comparison.difference, c.half_width()) if (c := comparison.crossed) else "-",
                     f"{comparison.n}",
                     comparison.verdict,
                     comparison.would_decide,
@@ -179,10 +179,3 @@ def claims_table(judged: Sequence[Judged]) -> str:
     header = ["Claim", "It says", "Verdict", "Compared", "Difference (points)", "95 % interval", "n", "On its own"]
     header.append("Would decide")
     return f"{table(header, rows, left=4, last_left=True)}\n{METHOD}"
-
-
-def interval(comparison: Comparison) -> str:
-    """Return the interval in points, '-' where there is none."""
-    if comparison.low is None or comparison.high is None:
-        return "-"
-    return f"{units.points(comparison.low)} to {units.points(comparison.high)}"

@@ -59,8 +59,7 @@ class Differences:
         found = self.of(first, second)
         if found is None:
             return units.points(self._accuracy(second) - self._accuracy(first))
-        low, high = found.difference - found.half_width(), found.difference + found.half_width()
-        return f"{units.points(found.difference)} ({units.points(low)} to {units.points(high)})"
+        return f"{units.points(found.difference)} ({units.interval(found.difference, found.half_width())})"
 
     def verdict(self, first: Accuracy, second: Accuracy) -> str:
         """Say what the second accuracy is beside the first, judged together with all pairs of the table."""

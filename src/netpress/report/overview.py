@@ -1,12 +1,12 @@
 """The one table of all models, in three forms: for DVC, for pandas, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from netpress.report import units
 from netpress.report.collect import Measured, Metrics, Model, Study
 from netpress.report.markdown import table
-from netpress.report.pareto import Point, behind
+from netpress.report.pareto import Point
 
 NUMBERS = ("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes", "val_loss", "val_acc_best", "val_acc")
 CSV_COLUMNS = (
@@ -43,10 +43,12 @@ def by_size(study: Study) -> list[Model]:
     return sorted(study.models, key=lambda m: (-m.measured.onnx_bytes, -m.measured.val_acc, m.id))
 
 
-def csv_rows(study: Study, on_front: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return one row of `CSV_COLUMNS` a model, from large to small; what is not known stays empty."""
+def csv_rows(study: Study, beaten: Mapping[str, tuple[Point, bool]]) -> list[dict[str, Any]]:
+    """Return one row of `CSV_COLUMNS` a model, from large to small; what is not known stays empty.
+
+    `beaten` is what `pareto.behind` says of the models.
+    """
     largest = max((m.measured.onnx_bytes for m in study.models), default=0)
-    beaten = behind(study, [_point(model) for model in study.models], on_front)
     rows = []
     for model in by_size(study):
         better, is_real = beaten.get(model.id, (None, None))
@@ -69,13 +71,12 @@ def csv_rows(study: Study, on_front: Sequence[Point]) -> list[dict[str, Any]]:
     return rows
 
 
-def overview(study: Study, on_front: Sequence[Point]) -> str:
-    """Return the Markdown table of all models, from large to small."""
+def overview(study: Study, beaten: Mapping[str, tuple[Point, bool]]) -> str:
+    """Return the Markdown table of all models, from large to small; `beaten` as in `csv_rows`."""
     largest = max((m.measured.onnx_bytes for m in study.models), default=0)
     has_test = any(m.test is not None and m.test.test_acc is not None for m in study.models)
     header = ["Model", "Method", "From or taught by", "Val acc (%)", "Test acc (%)", "Params", "MACs", "ONNX"]
     header += ["vs parent", "vs largest", "Pareto front"]
-    beaten = behind(study, [_point(model) for model in study.models], on_front)
     rows = []
     for model in by_size(study):
         measured, ratio = model.measured, _smaller_than_parent(study, model)
@@ -143,10 +144,6 @@ def _smaller_than_parent(study: Study, model: Model) -> float | None:
     if model.parent is None:
         return None
     return study.measured(model.parent).onnx_bytes / model.measured.onnx_bytes
-
-
-def _point(model: Model) -> Point:
-    return Point(model.id, model.family, model.measured.onnx_bytes, model.measured.val_acc)
 
 
 def _without(row: list[str], index: int) -> list[str]:

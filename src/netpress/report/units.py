@@ -30,6 +30,11 @@ def points(difference: float) -> str:
     return "0.00" if text in ("+0.00", "-0.00") else text
 
 
+def interval(difference: float, half: float) -> str:
+    """Return a difference of two fractions less and plus `half`, in percentage points: '-0.20 to +1.20'."""
+    return f"{points(difference - half)} to {points(difference + half)}"
+
+
 def share(part: float, whole: float) -> str:
     """Return `part` of `whole` in percent: '34.3 %'."""
     return f"{100 * part / whole:.1f} %"

@@ -1,6 +1,6 @@
 """Write every table and figure of the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ def make_report(root: Path, study: Study) -> Report:
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
+    beaten = pareto.behind(study, [point for point in points if point.id in study.by_id], on_front)
     notes = [text for text in (_data_note(root), _missing_note(study), _chance_note(study)) if text]
     judged = claims.judge(study)
     shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
     texts = {
-        TABLES: report_text(study, curves, on_front, notes, shown, claims.claims_table(judged)),
-        Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, on_front), overview.CSV_COLUMNS),
+        TABLES: report_text(study, curves, on_front, beaten, notes, shown, claims.claims_table(judged)),
+        Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, beaten), overview.CSV_COLUMNS),
     }
     numbers = {SUMMARY: overview.summary(study), CLAIMS: claims.as_metrics(judged)}
     return Report(numbers, judged, texts | _curve_texts(curves), curves, points)
@@ -82,6 +83,7 @@ def report_text(
     study: Study,
     curves: Sequence[Curve],
     on_front: Sequence[Point],
+    beaten: Mapping[str, tuple[Point, bool]],
     notes: Sequence[str] = (),
     experiments_shown: str = "",
     claims_shown: str = "",
@@ -94,7 +96,7 @@ def report_text(
         ("Pruning, round by round", comparisons.pruning_table(study, curves, on_front)),
         ("Quantization", comparisons.change_table(study, "quantize")),
     ]
-    texts = [INTRODUCTION, NOTE, *notes, overview.overview(study, on_front)]
+    texts = [INTRODUCTION, NOTE, *notes, overview.overview(study, beaten)]
     texts += [f"## Claims\n\n{claims_shown}"] if claims_shown else []
     texts += [experiments_shown] if experiments_shown else []
     texts += [f"## {title}\n\n{text}" for title, text in sections if text]

@@ -151,9 +151,8 @@ def _both(was: Mapping[str, Any], now: Mapping[str, Any], images: int | None) ->
     unpaired = found is not None and found.crossed is not None and found.agree is None
     difference = "-" if found is None else units.points(found.now - found.was)
     if found is not None and found.crossed is not None:
-        half = found.crossed.half_width()
-        ends = (units.points(found.crossed.difference + sign * half) for sign in (-1, 1))
-        difference = f"{difference} ({' to '.join(ends)})" + (" \\*" if unpaired else "")
+        interval = units.interval(found.crossed.difference, found.crossed.half_width())
+        difference = f"{difference} ({interval})" + (" \\*" if unpaired else "")
     sizes = [_change(was.get(key), now.get(key), unit) for key, unit in SIZES.items()]
     accuracy = _arrow(_percent(was), _percent(now))
     return [accuracy, difference, verdict, *sizes], unpaired

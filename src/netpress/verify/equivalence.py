@@ -8,12 +8,10 @@ from typing import Any
 
 from netpress.core.metrics import RIGHT, unpacked
 from netpress.report import units
-from netpress.report.crossed import Crossed, Right, crossed
+from netpress.report.crossed import WITHIN, Crossed, Right, crossed
 
 #: Largest difference of two accuracies that counts as none; a fraction, so one point.
 MARGIN = 0.01
-#: Of the interval: two one-sided tests at 5 % each.
-CONFIDENCE = 0.90
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Again:
         """Say whether the 90 % interval lies within +- `margin`; None where it lies on both sides of its ends."""
         if self.crossed is None:
             return None
-        half, distance = self.crossed.half_width(CONFIDENCE), abs(self.crossed.difference)
+        half, distance = self.crossed.half_width(WITHIN), abs(self.crossed.difference)
         # Not 0.87 - 0.86 > 0.01: the last digit of a difference is not the point to fail on.
         if distance + half <= margin + 1e-9:
             return True
@@ -46,13 +44,12 @@ class Again:
         """Say how many answers agree, and the difference in points with its 90 % interval."""
         if self.crossed is None:
             return f"{self.was:.4f} became {self.now:.4f}, of how many images is not recorded"
-        apart, half = self.crossed.difference, self.crossed.half_width(CONFIDENCE)
-        ends = f"{units.points(apart - half)} to {units.points(apart + half)}"
+        apart, half = self.crossed.difference, self.crossed.half_width(WITHIN)
         if self.agree is None:
             how = f"{self.was:.4f} became {self.now:.4f}; which images are right is not recorded on both sides"
         else:
             how = f"{100 * self.agree:.1f} % of the answers agree, right or wrong"
-        return f"{how}; difference {units.points(apart)} points ({ends})"
+        return f"{how}; difference {units.points(apart)} points ({units.interval(apart, half)})"
 
 
 def same(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from netpress.verify.equivalence import CONFIDENCE
+from netpress.report.crossed import WITHIN
 from netpress.verify.findings import Finding
 from netpress.verify.full import Result
 from netpress.verify.outcome import StageOutcome, Verdict
@@ -26,7 +26,7 @@ def result_text(result: Result) -> str:
     )
     if result.verdict != Verdict.BIT_EXACT:
         lines.append(
-            f"equivalent means equal sizes, and accuracies whose difference has its {100 * CONFIDENCE:g} % interval "
+            f"equivalent means equal sizes, and accuracies whose difference has its {100 * WITHIN:g} % interval "
             f"within +-{100 * result.margin:g} points (--margin); drifted, that it lies beyond; cannot tell, neither"
         )
     if result.first is not None:
