@@ -5,7 +5,6 @@ import functools
 import netpress  # noqa: F401 (before torch: it says how threads wait)
 
 # isort: split
-import exporter
 import pytest
 import standin
 import torch
@@ -18,6 +17,7 @@ from netpress.core.batches import DeviceSplit
 from netpress.params import plugins
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import parse
+from netpress.process.warm import keep_translations
 from netpress.prune.channels import plan_rounds
 from netpress.prune.schedules import geometric
 
@@ -89,7 +89,7 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_runtest_setup():
     """Fix torch's threads, before any fixture of the test: sums depend on them, and stages and tests set others."""
     torch.set_num_threads(RUNTIME.threads)
-    exporter.keep_translations()
+    keep_translations()
 
 
 def pytest_runtest_teardown():

@@ -28,7 +28,6 @@ CURVE = {
     "bn_batches": 0,
     "recipe": "finetune",
     "epochs": 4,
-    "control": False,
     "control_rounds": [],
     "control_recipe": "plain",
     "control_epochs": 4,

@@ -37,7 +37,7 @@ CHANGES = {
     "seeds": SEEDS,
     "prune": {"from": "train/teacher"}
     | CURVE
-    | {"control": True, "control_rounds": [1, 2], "control_recipe": "control", "control_epochs": 6, "epochs": 5},
+    | {"control_rounds": [1, 2], "control_recipe": "control", "control_epochs": 6, "epochs": 5},
     "prune_sweep": {"tucker": {"from": "factorize/tucker"} | CURVE | {"until": 0.5}},
     "train": SECTIONS["train"] | {"single": DESIGN | {"init": "none", "seeds": [LONE]}},
     "quantize": SECTIONS["quantize"] | {"single": SECTIONS["quantize"]["int8"] | {"from": "train/single"}},

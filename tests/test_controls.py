@@ -19,7 +19,7 @@ from netpress.prune.channels import remove_channels
 from netpress.prune.run import control_rounds
 
 #: Of two rounds.
-ITEM = {"from": "train/teacher"} | CURVE | {"control": True, "control_rounds": [1], "control_epochs": 3}
+ITEM = {"from": "train/teacher"} | CURVE | {"control_rounds": [1], "control_epochs": 3}
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def test_a_round_that_the_curve_does_not_reach_is_refused_before_any_training(se
     change(project, control_rounds=[1, 3])
     ended = server.run(project, "prune", "main")
     assert ended["code"] == 1
-    assert "params.yaml, line 38, column 3: prune.control_rounds = [1, 3]: no round 3, since rate" in ended["output"]
-    assert "name rounds 1 to 2, or write [] for the last" in ended["output"]
+    assert "prune.control_rounds: no round 3, since rate" in ended["output"]
+    assert "name rounds 1 to 2, or write last" in ended["output"]
     assert "epoch" not in ended["output"]
 
 
@@ -118,12 +118,11 @@ def item(**changes):
 
 
 def test_rounds_are_chosen_once_each():
-    assert control_rounds(item(control_rounds=[]), 4) == {4}
+    assert control_rounds(item(control_rounds=[]), 4) == set()
+    assert control_rounds(item(control_rounds=["last"]), 4) == {4}
+    assert control_rounds(item(control_rounds=[1, "last"]), 4) == {1, 4}
     assert control_rounds(item(control_rounds=[2, 4, 2]), 4) == {2, 4}
-    assert control_rounds(item(control=False, control_rounds=[9]), 4) == set()
-    with pytest.raises(
-        ConfigError, match=r"control_rounds = .*: no round 5, .* name rounds 1 to 4, or write \[\] for the last"
-    ):
+    with pytest.raises(ConfigError, match=r"control_rounds: no round 5, .* name rounds 1 to 4, or write last"):
         control_rounds(item(control_rounds=[1, 5]), 4)
 
 

@@ -81,7 +81,6 @@ prune:
   bn_batches: 0
   recipe: plain
   epochs: 9
-  control: false
   control_rounds: []
   control_recipe: plain
   control_epochs: 1
@@ -300,7 +299,7 @@ def test_methods_are_compared_on_the_models_of_the_default_profile(project):
     shared |= {"factorize/tucker_large", "quantize/student_w4", "quantize/student_gptq4"}
     assert methods.keys() & default.keys() == shared | {"prune/main"}
     assert [name for name in shared if methods[name] != default[name]] == []
-    assert methods["prune/main"] == default["prune/main"].model_copy(update={"control": False})
+    assert methods["prune/main"] == default["prune/main"].model_copy(update={"control_rounds": []})
 
 
 @pytest.mark.parametrize("name", profiles.names(ROOT / "profiles"))

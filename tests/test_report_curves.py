@@ -42,7 +42,7 @@ def test_a_sweep_that_differs_in_anything_else_is_drawn(tmp_path: Path) -> None:
 def test_a_sweep_with_controls_of_its_own_is_drawn(tmp_path: Path) -> None:
     params = with_rate(0.5)
     name = "resnet18_rate50"
-    item = params.prune_sweep[name].model_copy(update={"control": True, "control_rounds": [1]})
+    item = params.prune_sweep[name].model_copy(update={"control_rounds": [1]})
     params = params.model_copy(update={"prune_sweep": params.prune_sweep | {name: item}})
     assert [curve.name for curve in drawn_curves(study_of(tmp_path, params))] == ["main", name, "student_rate30"]
 

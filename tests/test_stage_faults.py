@@ -71,8 +71,6 @@ def test_the_fault_has_its_place_and_its_full_key(server, trained, stage, varian
         for part in parents:
             params = params[part]
         params[last] = value
-        if last == "control_rounds":
-            params["control"] = True
 
     undo = changed(trained, change)
     try:

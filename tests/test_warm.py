@@ -94,7 +94,7 @@ def test_a_fork_reads_the_code_of_who_asked(server, started, tmp_path, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "copy"))
     process = started("import netpress.cli\nprint(netpress.__file__, netpress.cli.__file__)", path=server)
     pid_of(process)
-    out, _ = process.communicate()
+    out = process.stdout.read()  # not communicate, which would leave out what came with the first line
     assert out == f"{tmp_path}/copy/netpress/__init__.py {tmp_path}/copy/netpress/cli/__init__.py\n"
 
 

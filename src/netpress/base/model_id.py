@@ -10,6 +10,9 @@ ONE_VARIANT, MAIN = "prune", "main"
 #: A model id as regular expression.
 PATTERN = rf"({'|'.join(MODEL_STAGES)})/[a-z0-9_]{{1,64}}(/{ROUND}[1-9][0-9]{{0,3}})?"
 
+#: What stands behind the id of a pruned model where its shape, trained from scratch, is meant.
+CONTROL = "/control"
+
 
 class ModelId(str):
     """A model id, such as `train/resnet18_strong` or `prune/main/round_2`; it is its own text."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType, NoneType
@@ -20,6 +20,7 @@ from netpress.core.artifacts import Loaded, Spec
 from netpress.core.batches import Batch, DeviceSplit, device_split, training_batches
 from netpress.core.dataset import Manifest, load_manifest
 from netpress.core.engine import History, Objective, Schedule, fit
+from netpress.core.export import Graphs
 from netpress.core.fitting import check_feeding, fed, fitted, require_same_data
 from netpress.core.resume import Workspace, code_hashes
 from netpress.core.runtime import environment_of, set_up
@@ -79,6 +80,7 @@ class Context:
         code: file -> sha256 of the code from which the results follow.
         environment: where the stage computes.
         start: the weights with which its networks begin, if they were trained elsewhere.
+        graphs: those of the networks that are exported so far, since seeds have one structure.
     """
 
     root: Path
@@ -90,6 +92,7 @@ class Context:
     code: dict[str, str]
     environment: Environment
     start: Start | None = None
+    graphs: Graphs = field(default_factory=dict)
 
     @property
     def item(self) -> Any:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,24 @@ from netpress.base.errors import ArtifactError
 TOLERANCE = 1e-4
 
 
-def export_onnx(network: nn.Module, in_channels: int, height: int, width: int, name: str = "the network") -> bytes:
+#: Graphs of networks without their weights, by what a network's structure follows from.
+Graphs = dict[str, Any]
+
+
+def export_onnx(
+    network: nn.Module,
+    in_channels: int,
+    height: int,
+    width: int,
+    name: str = "the network",
+    structure: str = "",
+    graphs: Graphs | None = None,
+) -> bytes:
     """Export `network` (on the CPU, in eval mode) and check the result against it.
 
     The input is `images` (N, in_channels, height, width) float32, normalized; the output `logits` (N, classes).
-    Messages call the network `name`.
+    Messages call the network `name`. Tracing takes seconds, so a graph is traced once for all networks of a
+    `structure`: it is kept in `graphs`, and filled with the weights of each.
 
     Raises:
         ArtifactError: it cannot be exported, or the exported model computes something else.
@@ -25,31 +39,51 @@ def export_onnx(network: nn.Module, in_channels: int, height: int, width: int, n
     example = torch.linspace(-1, 1, 2 * in_channels * height * width).reshape(2, in_channels, height, width)
     network = network.to(memory_format=torch.contiguous_format)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    known = {} if graphs is None else graphs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        try:
-            program = torch.onnx.export(
-                network,
-                (example,),
-                dynamo=True,
-                verbose=False,
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )
-        except torch.onnx.OnnxExporterError as refusal:
-            cause = refusal.__cause__ or refusal
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-            raise ArtifactError(f"{name} cannot be exported to ONNX ({type(cause).__name__}: {reason})") from None
-    if program is None:
-        raise ArtifactError(f"{name} cannot be exported to ONNX: the exporter returned nothing")
-    data = without_metadata(program.model_proto.SerializeToString())
+        if structure not in known:
+            known[structure] = _traced(network, example, name)
+        data = _filled(known[structure], network)
     with torch.inference_mode():
         expected = network(example)
     error = float((OnnxModule(data, 1, name=f"the ONNX model of {name}")(example) - expected).abs().max())
     if not error <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise ArtifactError(f"{name}: the exported ONNX model is off by {error:.2e}, allowed {TOLERANCE:.0e}")
     return data
+
+
+def _traced(network: nn.Module, example: Tensor, name: str) -> Any:
+    """Return the graph of `network` as onnx_ir has it, not optimized, since that merges weights; without them."""
+    try:
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    except torch.onnx.OnnxExporterError as refusal:
+        cause = refusal.__cause__ or refusal
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise ArtifactError(f"{name} cannot be exported to ONNX ({type(cause).__name__}: {reason})") from None
+    if program is None:
+        raise ArtifactError(f"{name} cannot be exported to ONNX: the exporter returned nothing")
+    weights = program.model.graph.initializers
+    for key in weights.keys() & network.state_dict().keys():
+        weights[key].const_value = None
+    return program.model
+
+
+def _filled(graph: Any, network: nn.Module) -> bytes:
+    """Return the ONNX file of a graph with the weights of `network`."""
+    program = torch.onnx.ONNXProgram(graph.clone(), None)
+    program.apply_weights(network.state_dict())
+    program.optimize()
+    return without_metadata(program.model_proto.SerializeToString())
 
 
 def without_metadata(data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """What every model stage does with what it makes: each seed once, models saved, metrics written."""
 
+import json
 import math
 import statistics
 from collections.abc import Callable, Mapping
@@ -141,7 +142,9 @@ def save(context: Context, folder: Path, seed: int, made: Made, model_id: ModelI
     data = context.manifest
     network = made.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     in_channels, size = data.channels, data.resolution
-    onnx = export_onnx(network, in_channels, size, size, f"{model_id or context.model_id} seed {seed}")
+    name = f"{model_id or context.model_id} seed {seed}"
+    structure = json.dumps([made.arch, made.options, made.edits, len(context.classes)], sort_keys=True)
+    onnx = export_onnx(network, in_channels, size, size, name, structure, context.graphs)
     spec = Spec(
         model_id=model_id or context.model_id,
         seed=seed,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import ParamsError
-from netpress.base.model_id import ModelId
+from netpress.base.model_id import CONTROL, ModelId
 from netpress.base.project import MODEL_STAGES
 from netpress.params import plugins
 from netpress.params.document import MAX_SHOWN, Document, read_document
@@ -28,6 +28,7 @@ from netpress.params.reader import (
     refuse_larger_student,
     require_root,
 )
+from netpress.params.schema import LAST
 
 Faults = list[tuple[str, str]]
 
@@ -67,8 +68,8 @@ def checked(document: Document) -> Params:
     final = document.values.get("final")
     _check(faults, known, final if isinstance(final, list) else [])
     if params:
-        for key, model_id in _named_by_report(params):
-            collect(faults, partial(check_model_id, model_id, key, key, known.items, known.stages))
+        for key, name in _named_by_report(params):
+            collect(faults, partial(_check_compared, name, key, known))
     if params and not faults:
         _check_networks(faults, params)
     if params and not faults:
@@ -118,12 +119,27 @@ def _check(faults: Faults, known: Known, final: Sequence[Any]) -> None:
 
 
 def _named_by_report(params: Params) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, model id) of every model that a claim or an experiment names."""
+    """Yield (dotted key, model id or a control's) of all that claims and experiments name."""
     for name, claim in params.claims.items():
         for part in ("order", "equal"):
             yield from ((f"claims.{name}.{part}.{i}", model_id) for i, model_id in enumerate(getattr(claim, part)))
     for name, experiment in params.experiments.items():
         yield from ((f"experiments.{name}.rows.{i}.model", row.model) for i, row in enumerate(experiment.rows))
+
+
+def _check_compared(name: str, key: str, known: Known) -> None:
+    """Raise unless `name` is a model, or the control of a pruned one that has one."""
+    model_id = ModelId(name.removesuffix(CONTROL))
+    check_model_id(model_id, key, key, known.items, known.stages)
+    if model_id == name:
+        return
+    item = known.items[model_id.base]
+    if not isinstance(item, Prune):
+        raise ParamsError([(key, f"{key} = {name}: only pruned models have controls")])
+    if (model_id.round or LAST) not in item.control_rounds:
+        wanted = "last" if model_id.round is None else model_id.round
+        text = f"it has none; add {wanted} to {model_id.base.key}.control_rounds"
+        raise ParamsError([(key, f"{key} = {name}: {text}")])
 
 
 def _checks_of(item: Any, where: str, known: Known) -> Sequence[Callable[[], None]]:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from netpress.base import model_id
 from netpress.base.project import MODEL_STAGES
 from netpress.params.recipes import Recipe, Runtime
-from netpress.params.schema import OrAuto, Share, Strict
+from netpress.params.schema import OrAuto, OrLast, Share, Strict
 
 #: No weights, no parent.
 NONE = "none"
@@ -36,7 +36,12 @@ Seeds = Annotated[
     Field(min_length=1, max_length=MAX_ENTRIES, description="the first is shipped"),
     AfterValidator(_distinct),
 ]
+Compared = Annotated[str, Field(pattern=f"^{model_id.PATTERN}({model_id.CONTROL})?$")]
 Models = Annotated[list[Annotated[ModelId, Field(description=MODEL_ID_HELP)]], Field(max_length=MAX_ENTRIES)]
+Accuracies = Annotated[
+    list[Annotated[Compared, Field(description=f"{MODEL_ID_HELP}, or its control: prune/main/round_1/control")]],
+    Field(max_length=MAX_ENTRIES),
+]
 
 
 class Data(Strict):
@@ -177,9 +182,8 @@ class Prune(Derived):
         ge=0, le=100_000, description="training batches on which normalizations are measured again after a removal"
     )
     epochs: Epochs
-    control: bool = Field(description="train the shapes of chosen rounds from scratch, to compare")
-    control_rounds: list[Annotated[int, Field(ge=1, le=9999)]] = Field(
-        max_length=MAX_ENTRIES, description="rounds that get a control; [] for the last"
+    control_rounds: list[Annotated[int, Field(ge=1, le=9999, description="or last"), OrLast]] = Field(
+        max_length=MAX_ENTRIES, description="rounds whose shapes are also trained from scratch, to compare; [] for none"
     )
     control_recipe: Name
     control_epochs: Annotated[int, OrAuto] = Field(
@@ -199,8 +203,8 @@ class Claim(Strict):
     """A statement about accuracies that `aggregate` judges over the seeds."""
 
     text: str = Field(min_length=1, max_length=1000, description="the statement in words")
-    order: Models = Field(description="models of rising accuracy; [] where `equal` says it all")
-    equal: Models = Field(description="models whose accuracies differ by less than the margin; [] for none")
+    order: Accuracies = Field(description="models of rising accuracy; [] where `equal` says it all")
+    equal: Accuracies = Field(description="models whose accuracies differ by less than the margin; [] for none")
     margin: float = Field(gt=0, lt=1, description="largest difference that counts as equal, a fraction")
 
     @model_validator(mode="after")

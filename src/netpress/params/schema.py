@@ -24,6 +24,10 @@ T = TypeVar("T", bound=Strict)
 AUTO = 0
 #: Lets a number also be `auto`.
 OrAuto = WrapValidator(lambda value, check: AUTO if value == "auto" else check(value))
+#: What `last` becomes; rounds are counted from 1.
+LAST = 0
+#: Lets the number of a round also be `last`.
+OrLast = WrapValidator(lambda value, check: LAST if value == "last" else check(value))
 #: A fraction that may be nothing, and is never all.
 Share = Annotated[float, Field(ge=0, lt=1)]
 #: Rules of a field: their key, the words for it, and whether entries or characters are counted.

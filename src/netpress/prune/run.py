@@ -29,7 +29,7 @@ from netpress.core.resume import Workspace
 from netpress.core.seeds import CONTROL, Made, run_seeds, save
 from netpress.params.items import Prune
 from netpress.params.plugins import misfit
-from netpress.params.schema import AUTO
+from netpress.params.schema import AUTO, LAST
 from netpress.prune.channels import next_rate_of, plan_rounds, remove_channels, share_epochs
 
 ROW = (
@@ -153,16 +153,14 @@ def control_rounds(item: Prune, rounds: int) -> set[int]:
     Raises:
         ParamsError: the item names a round that the curve does not reach.
     """
-    if not item.control:
-        return set()
     beyond = [number for number in item.control_rounds if number > rounds]
     if beyond:
         text = (
-            f"control_rounds = {item.control_rounds}: no round {beyond[0]}, since rate {item.rate} reaches until "
-            f"{item.until} in {rounds}; name rounds 1 to {rounds}, or write [] for the last"
+            f"control_rounds: no round {beyond[0]}, since rate {item.rate} reaches until {item.until} in {rounds}; "
+            f"name rounds 1 to {rounds}, or write last"
         )
         raise ParamsError([("control_rounds", text)])
-    return set(item.control_rounds) or {rounds}
+    return {rounds if number == LAST else number for number in item.control_rounds}
 
 
 def _train_control(curve: Curve, number: int, place: Path) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from netpress.base.errors import ArtifactError
+from netpress.base.model_id import CONTROL, ModelId
 from netpress.params.items import Claim
 from netpress.report import units
 from netpress.report.collect import Study
 from netpress.report.crossed import WITHIN, Crossed, needed
+from netpress.report.curves import CONTROL as CONTROL_VAL_ACC
 from netpress.report.differences import OPEN, Accuracy, Differences, Pair
 from netpress.report.markdown import table
 
@@ -35,7 +38,7 @@ class Comparison:
     """Two models side by side.
 
     Attributes:
-        first, second: model ids; the claim says that the second is more accurate, or that they are equal.
+        first, second: model ids, or controls; the claim says that the second is more accurate, or that they are equal.
         margin: largest difference that counts as equal; None where the second is to be more accurate.
         difference: of the accuracies, second minus first, a fraction; over the seeds that both have, or of the two
             means where they have none in common.
@@ -101,16 +104,32 @@ class Judged:
 
 def judge(study: Study) -> list[Judged]:
     """Judge every claim of the study, in the order of params.yaml."""
-    differences = Differences(study, [pair for claim in study.claims.values() for pair in _pairs(claim)])
+    differences = Differences(study, [pair for claim in study.claims.values() for pair in _pairs(study, claim)])
     return [
         Judged(name, claim.text, tuple(_comparisons(study, differences, claim))) for name, claim in study.claims.items()
     ]
 
 
-def _pairs(claim: Claim) -> list[Pair]:
+def _pairs(study: Study, claim: Claim) -> list[Pair]:
     """Return what is to be compared for a claim."""
     named = [*itertools.pairwise(claim.order), *itertools.combinations(claim.equal, 2)]
-    return [(Accuracy(first), Accuracy(second)) for first, second in named]
+    return [(accuracy_of(study, first), accuracy_of(study, second)) for first, second in named]
+
+
+def accuracy_of(study: Study, name: str) -> Accuracy:
+    """Return the accuracy that a claim names: of a model, or of a control; of a curve that of the last round.
+
+    Raises:
+        ArtifactError: the metrics list no such control.
+    """
+    model_id = ModelId(name.removesuffix(CONTROL))
+    if model_id == name:
+        return Accuracy(name)
+    if model_id.round is None:
+        model_id = model_id.of_round(study.rounds(model_id)[-1].round)
+    if getattr(study.measured(model_id), CONTROL_VAL_ACC) is None:
+        raise ArtifactError(f"metrics/{model_id.base}.json lists no control of '{model_id}'; run 'dvc repro'")
+    return Accuracy(model_id, CONTROL_VAL_ACC)
 
 
 def _comparisons(study: Study, differences: Differences, claim: Claim) -> list[Comparison]:
@@ -125,11 +144,11 @@ def _comparisons(study: Study, differences: Differences, claim: Claim) -> list[C
 
 
 def compare(study: Study, differences: Differences, first: str, second: str, margin: float | None) -> Comparison:
-    """Compare two models of the study."""
-    found = differences.of(Accuracy(first), Accuracy(second))
+    """Compare two accuracies of the study, as a claim names them."""
+    pair = accuracy_of(study, first), accuracy_of(study, second)
+    found = differences.of(*pair)
     if found is None:
-        apart = study.measured(second).val_acc - study.measured(first).val_acc
-        return Comparison(first, second, margin, apart, None)
+        return Comparison(first, second, margin, differences.apart(*pair), None)
     return Comparison(first, second, margin, found.difference, found)
 
 

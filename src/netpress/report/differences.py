@@ -58,7 +58,7 @@ class Differences:
         """Return the difference in points and its interval: '+0.50 (-0.20 to +1.20)'; alone where there is none."""
         found = self.of(first, second)
         if found is None:
-            return units.points(self._accuracy(second) - self._accuracy(first))
+            return units.points(self.apart(first, second))
         return f"{units.points(found.difference)} ({units.interval(found.difference, found.half_width())})"
 
     def verdict(self, first: Accuracy, second: Accuracy) -> str:
@@ -68,8 +68,10 @@ class Differences:
             return OPEN
         return BETTER if found.difference > 0 else WORSE
 
-    def _accuracy(self, accuracy: Accuracy) -> float:
-        return float(getattr(self._study.measured(accuracy.model_id), accuracy.key))
+    def apart(self, first: Accuracy, second: Accuracy) -> float:
+        """Return the difference of the two means, a fraction, also where no test can be made."""
+        one, two = (getattr(self._study.measured(a.model_id), a.key) for a in (first, second))
+        return float(two - one)
 
     def _step_down(self) -> set[Pair]:
         """Return the pairs that differ."""
