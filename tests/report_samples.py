@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from netpress.base import files
+from netpress.base.model_id import CONTROL
 from netpress.core.metrics import packed
 from netpress.params.items import Params
 from netpress.params.reader import load
@@ -54,7 +55,10 @@ def sample_params(**changes: Any) -> Params:
         section: {name: item for name, item in getattr(whole, section).items() if f"{section}/{name}" in known}
         for section in ("train", "distill", "lowrank", "factorize", "prune_sweep", "quantize")
     }
-    return whole.model_copy(update=sections | changes)
+    claims = {
+        name: claim for name, claim in whole.claims.items() if not any(n.endswith(CONTROL) for n in claim.order)
+    }  # the samples have no controls
+    return whole.model_copy(update={"claims": claims} | sections | changes)
 
 
 def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[str, Any]]:

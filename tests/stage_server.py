@@ -31,7 +31,7 @@ import netpress.train.run
 from netpress.base import files
 from netpress.core.export import export_onnx
 from netpress.core.networks import build_model
-from netpress.process.warm import keep_translations
+from netpress.process.warm import TRANSLATIONS, keep_translations
 
 
 def die():
@@ -98,7 +98,7 @@ def kill_later(child, seconds, ended):
 def warm_up():
     """Load what the exporter loads; on one thread, since a pool of threads does not survive a fork."""
     torch.set_num_threads(1)
-    importlib.import_module("torch.onnx._internal.exporter._registration")
+    importlib.import_module(TRANSLATIONS)
     keep_translations()
     export_onnx(build_model("compact_cnn", 10, 1, width=0.125).eval(), 1, 28, 28)
     gc.freeze()  # what is loaded by now is not looked through again in every fork

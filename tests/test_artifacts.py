@@ -119,6 +119,27 @@ def test_onnx_carries_no_path_of_the_clone():
     assert b".py" not in data
 
 
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [("resnet18", {"width": 0.125}), ("mobile_student", {"width": 0.25}), ("compact_cnn", {"groups": "depthwise"})],
+)
+def test_a_graph_that_is_kept_gives_the_bytes_of_a_network_of_its_own(arch, options):
+    first, second = (build_model(arch, 5, 3, **options).eval() for _ in range(2))
+    graphs = {}
+    for network in (first, second):
+        kept = export_onnx(network, 3, 32, 32, structure="x", graphs=graphs)
+        assert kept == export_onnx(network, 3, 32, 32)
+    assert list(graphs) == ["x"]
+
+
+def test_a_graph_of_another_structure_is_refused():
+    graphs = {}
+    export_onnx(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval(), 3, 2, 2, structure="x", graphs=graphs)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU()).eval()
+    with pytest.raises(ArtifactError, match=r"^the network: the exported ONNX model is off by"):
+        export_onnx(other, 3, 2, 2, structure="x", graphs=graphs)
+
+
 @pytest.fixture
 def folder(tmp_path):
     network, spec = made()

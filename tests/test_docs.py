@@ -32,7 +32,7 @@ def project(tmp_path_factory):
     for section, entry in ENTRIES:
         sections[section] |= YAML(typ="safe").load(f"{section}:\n{entry}")[section]
     small = DESIGN | {"options": {"width": 1.0}, "epochs": 1, "init": "none"}
-    large = {"arch": "mobile_student", "options": {"width": 2.0}, "epochs": 1}
+    large = {"arch": "mobile_student", "options": {"width": 0.5}, "epochs": 1}
     sections["train"] = {"resnet18_strong": small | large, "teacher": small}
     sections["lowrank"] |= {"compact_groups2": DESIGN | {"epochs": 1}}
     kd = sections["distill"]["mse_strong"] | {"method": "kd", "method_options": {"temperature": 4.0, "weight": 0.5}}

@@ -13,6 +13,8 @@ from netpress.params.document import parse_document
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = (ROOT / "profiles" / "default.yaml").read_text(encoding="utf-8")
+#: Of train.large_cnn, and what follows there alone.
+EPOCHS = "    epochs: 5\n    init: none\n    seeds"
 
 
 @pytest.fixture
@@ -98,13 +100,13 @@ DOUBTFUL = [
 @pytest.mark.parametrize(("text", "message"), DOUBTFUL, ids=[text[:12] for text, _ in DOUBTFUL])
 def test_a_value_that_readers_may_take_differently_is_refused_where_it_is_read(path, text, message):
     """With the allowed range where another is meant, and without stopping the stages that do not read it."""
-    write(path, "epochs: 10", f"epochs: {text}")
+    write(path, EPOCHS, EPOCHS.replace("5", text))
     said = fault(path)
-    place = f"params.yaml, line {line_of('epochs: 10')}, column 5: train.large_cnn.epochs = "
+    place = f"params.yaml, line {line_of(EPOCHS)}, column 5: train.large_cnn.epochs = "
     assert said.startswith(place) and message in said and len(said.splitlines()) == 1
     assert "must be a whole number at least 0 and at most 100000 (passes over the training images; 0 for" in said
     assert fault(path, lambda p: reader.for_variant(p, "train", "large_cnn")) == said
-    assert reader.for_variant(path, "train", "plain_cnn").item.epochs == 6
+    assert reader.for_variant(path, "train", "plain_cnn").item.epochs == 5
     (path.parent / "data/fashion-mnist").mkdir(parents=True)
     (path.parent / "data/fashion-mnist/images.gz").touch()
     assert reader.for_data(path).resolution == 28
@@ -149,7 +151,9 @@ def test_every_key_has_its_line_and_column():
 
 def test_all_faults_are_named_in_the_order_of_the_file(path):
     """Also those of cross-references, and none that only follows from another."""
-    text = DEFAULT.replace("teacher: train/large_cnn", "teacher: train/large_cn").replace("epochs: 10", "epochs: 0")
+    text = DEFAULT.replace("teacher: train/large_cnn", "teacher: train/large_cn").replace(
+        EPOCHS, EPOCHS.replace("5", "0")
+    )
     text = text.replace("rate: 0.3 ", "rate: 010 ", 1).replace("recipe: quick", "recipe: quikc", 1)
     text = text.replace("method: tucker2", "method: tucker", 1).replace("lr: 0.02", "lr: 20")
     path.write_text(text, encoding="utf-8")
@@ -171,7 +175,7 @@ def test_a_missing_section_is_named_once(path):
 
 
 def test_a_missing_key_has_the_place_of_its_section(path):
-    write(path, "    epochs: 10\n", "")
+    write(path, EPOCHS, EPOCHS.partition("\n")[2])
     where = f"params.yaml, line {line_of('  large_cnn:')}, column 3: train.large_cnn.epochs: missing; add it"
     assert fault(path).startswith(where)
     assert fault(path, lambda p: reader.for_variant(p, "train", "large_cnn")).startswith(where)

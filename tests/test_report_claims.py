@@ -134,6 +134,41 @@ def test_metrics_that_do_not_say_which_images_are_right_decide_nothing(tmp_path)
     assert "low" not in as_metrics(judged)["up"]["distill/kd_weak > train/student_alone"]
 
 
+def with_controls(made, **accuracies):
+    """Give rounds of prune/main controls of these accuracies, one a seed."""
+    for number, accuracy in accuracies.items():
+        row = made["prune/main"]["rounds"][int(number.removeprefix("round_"))]
+        by_seed = [accuracy] * 3
+        row |= {"control_val_acc": accuracy, "control_val_acc_by_seed": by_seed}
+        row["control_val_acc_right"] = right(f"control {number}", by_seed)
+    return made["prune/main"]
+
+
+def test_a_claim_may_be_about_controls(tmp_path):
+    rounds = ["prune/main/round_1/control", "prune/main/round_1"]
+    last = ["prune/main", "prune/main/control"]
+    params = sample_params(claims={"half": claim(order=rounds), "twentieth": claim(order=last)})
+    made = write_metrics(tmp_path, params, seeds=3)
+    number = made["prune/main"]["rounds"][-1]["round"]
+    main = with_controls(made, round_1=0.8, **{f"round_{number}": 0.95})
+    write(tmp_path, "prune/main", main)
+    half, twentieth = judge(study_in(tmp_path, params))
+    assert (half.verdict, twentieth.verdict) == (HOLDS, HOLDS)
+    assert half.comparisons[0].difference == pytest.approx(main["rounds"][1]["val_acc"] - 0.8, abs=1e-3)
+    assert twentieth.comparisons[0].difference == pytest.approx(0.95 - main["val_acc"], abs=1e-3)
+    assert "prune/main/round_1 > prune/main/round_1/control" in claims_table([half])
+
+
+def test_a_claim_about_a_control_that_is_not_made_says_what_to_run(tmp_path):
+    for name in ("prune/main/round_1/control", "prune/main/control"):
+        params = sample_params(claims={"half": claim(order=["train/student_alone", name])})
+        write_metrics(tmp_path, params)
+        with pytest.raises(
+            ArtifactError, match=r"prune/main\.json lists no control of 'prune/main/round_\d'; run 'dvc"
+        ):
+            judge(study_in(tmp_path, params))
+
+
 def seeded(made, model_id, *accuracies, seeds=(0, 1, 2)):
     """Return the metrics of a model with these accuracies."""
     mean, bits = sum(accuracies) / len(accuracies), right(model_id, accuracies)

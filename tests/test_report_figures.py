@@ -13,7 +13,7 @@ from netpress.params.reader import load
 from netpress.report import distillation_figure, pruning_figure, size_figure, style
 from netpress.report.collect import Study, collect
 from netpress.report.curves import drawn_curves
-from netpress.report.pareto import Point, points_of
+from netpress.report.pareto import Point, intervals, points_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -37,7 +37,7 @@ def test_figures_show_something_at_their_size(study: Study) -> None:
     curves = drawn_curves(study)
     pngs = [
         pruning_figure.draw(curves),
-        size_figure.draw(points_of(study, [c.model_id for c in curves])),
+        size_figure.draw(points := points_of(study, [c.model_id for c in curves]), intervals(study, points)),
         distillation_figure.draw(study),
     ]
     for png in pngs:
@@ -89,11 +89,11 @@ def test_bytes_are_equal_in_two_processes_whatever_the_users_style(tmp_path: Pat
 
 def test_one_model_and_equal_models_can_be_drawn() -> None:
     alone = Point("train/a", "trained alone", 1000, 0.5)
-    assert ink(size_figure.draw([alone])) > 0.005
+    assert ink(size_figure.draw([alone], {})) > 0.005
     twins = [alone, Point("train/b", "trained alone", 1000, 0.5)]
-    assert ink(size_figure.draw(twins)) > 0.005
+    assert ink(size_figure.draw(twins, {})) > 0.005
     perfect = [Point("train/a", "trained alone", 1000, 1.0), Point("train/b", "trained alone", 900, 0.0)]
-    assert ink(size_figure.draw(perfect)) > 0.005
+    assert ink(size_figure.draw(perfect, {})) > 0.005
 
 
 def test_nothing_to_draw_is_said_in_words(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_nothing_to_draw_is_said_in_words(tmp_path: Path) -> None:
     write_metrics(tmp_path, params)
     assert ink(distillation_figure.draw(collect(tmp_path, params.items()))) > 0.001
     assert ink(pruning_figure.draw([])) > 0.001
-    assert ink(size_figure.draw([])) > 0.001
+    assert ink(size_figure.draw([], {})) > 0.001
 
 
 def test_labels_cover_neither_points_nor_one_another(study: Study) -> None:
@@ -111,7 +111,7 @@ def test_labels_cover_neither_points_nor_one_another(study: Study) -> None:
     def draw(figure: object) -> None:
         from matplotlib.text import Annotation, Text
 
-        size_figure._draw(points_of(study, ["prune/main"]), figure)  # type: ignore[arg-type]
+        size_figure._draw(points_of(study, ["prune/main"]), {}, figure)  # type: ignore[arg-type]
         axes = figure.axes[0]  # type: ignore[attr-defined]
         notes = [text for text in axes.texts if isinstance(text, Annotation)]
         boxes.extend(Text.get_window_extent(note) for note in notes)

@@ -2,17 +2,20 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
 
-#: Seconds of every stage for imports, export and measuring, and multiply-adds of training a second; both on two cores
-#: of 2020's. The second is calibrated by what has run.
-STAGE_SECONDS = 7.0
+#: Seconds of every stage for DVC and imports, and multiply-adds of training a second; both on two cores of 2020's. The
+#: second is calibrated by what has run.
+STAGE_SECONDS = 4.0
 MACS_A_SECOND = 5e9
+#: What an image costs whatever the network, and a network that is measured, exported and saved; in multiply-adds.
+IMAGE_MACS = 1e6
+NETWORK_MACS = 1.5e10
 #: Multiply-adds of a stage of which nothing is known, where nothing is known of any.
 UNKNOWN = 20 * MACS_A_SECOND
 
@@ -20,13 +23,13 @@ UNKNOWN = 20 * MACS_A_SECOND
 def training_work(root: Path, stages: Iterable[str]) -> dict[str, float]:
     """Return the multiply-adds of training that each stage did when its metrics were written.
 
-    Epochs x multiply-adds of one image x images, of every round and seed; backward passes are left to calibration. A
-    model without metrics counts as the mean of the others; a stage that makes no model as 0.
+    Epochs x multiply-adds of one image x images, of every round, control and seed; backward passes are left to
+    calibration. A model without metrics counts as the mean of the others; a stage that makes no model as 0.
     """
     images = _metrics(root / "metrics/data.json").get("train_images", 0)
     makers = {stage: _metrics(metrics_file(root, name)) for stage in stages if (name := ModelId.of_stage(stage))}
     known = {
-        stage: float(images * _epochs_times_macs(metrics) * metrics.get("n_seeds", 1))
+        stage: float(metrics.get("n_seeds", 1) * sum(_trainings(root, metrics, images)))
         for stage, metrics in makers.items()
         if metrics and images
     }
@@ -34,12 +37,21 @@ def training_work(root: Path, stages: Iterable[str]) -> dict[str, float]:
     return {stage: known.get(stage, mean) if stage in makers else 0.0 for stage in stages}
 
 
-def _epochs_times_macs(metrics: Mapping[str, Any]) -> int:
+def _trainings(root: Path, metrics: Mapping[str, Any], images: int) -> Iterator[float]:
+    """Yield the multiply-adds of each network that one seed trains."""
+
+    def work(epochs: float, macs: float) -> float:
+        return NETWORK_MACS + epochs * images * (macs + IMAGE_MACS)
+
     rounds = metrics.get("rounds")
     if not rounds:
-        return int(metrics.get("epochs", 0) * metrics.get("macs", 0))
-    pairs = itertools.pairwise(rounds)
-    return sum(int((new["epochs_total"] - old["epochs_total"]) * new["macs"]) for old, new in pairs)
+        yield work(metrics.get("epochs", 0), metrics.get("macs", 0))
+        return
+    for old, new in itertools.pairwise(rounds):
+        yield work(new["epochs_total"] - old["epochs_total"], new["macs"])
+        if "control_val_acc" in new:  # as a rule as long as the parent and the fine-tuning
+            parent = _metrics(metrics_file(root, metrics["parent"])).get("epochs", 0)
+            yield work(parent + new["epochs_total"], new["macs"])
 
 
 def _metrics(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ reads as it stands then.
 """
 
 import functools
+import importlib
 import json
 import os
 import runpy
@@ -25,6 +26,10 @@ from typing import Any, Self
 
 #: Environment variable: the socket of the process that has everything loaded.
 WARM = "NETPRESS_WARM"
+#: Where torch's exporter has its translations of operators.
+TRANSLATIONS = "torch.onnx._internal.exporter._registration"
+#: Behind the socket's name: a file that is there once everything is loaded.
+READY = ".ready"
 #: Bytes of a request at most: arguments and environment.
 MOST = 1 << 20
 
@@ -57,13 +62,13 @@ class Warm:
         self._folder.cleanup()
 
 
-def handed_over() -> int | None:
+def handed_over(wait: bool = True) -> int | None:
     """Have the process named in the environment do what this one was started for; return the exit code.
 
-    None where there is none, so that the work is still to be done.
+    None where there is none, or it is not ready yet and not to be waited for, so that the work is still to be done.
     """
     path = os.environ.get(WARM)
-    if not path:
+    if not path or not (wait or Path(path + READY).exists()):
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -192,7 +197,7 @@ def keep_translations() -> None:
 
     It reads them again for each network, a third of the time of an export; the files come out the same.
     """
-    registry: Any = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "ONNXRegistry", None)
+    registry: Any = getattr(sys.modules.get(TRANSLATIONS), "ONNXRegistry", None)
     if hasattr(registry, "from_torchlib") and not hasattr(registry.from_torchlib, "cache_info"):
         registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
@@ -211,14 +216,15 @@ def load() -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export = functools.partial(torch.onnx.export, dynamo=True, verbose=False)
-        smallest = torch.nn.Linear(1, 1).eval(), (torch.zeros(1, 1),)
-        export(*smallest)
+        for name in (TRANSLATIONS, "torch_pruning"):
+            with suppress(ImportError):  # of a torch that has it elsewhere
+                importlib.import_module(name)
         keep_translations()
-        export(*smallest)
+        torch.onnx.export(torch.nn.Linear(1, 1).eval(), (torch.zeros(1, 1),), dynamo=True, verbose=False)
 
 
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as bound:
         load()
+        Path(bound.getsockname() + READY).touch()
         serve(bound)

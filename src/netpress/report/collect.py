@@ -66,6 +66,11 @@ class Model:
         return next(iter(self.parents.values()), None)
 
     @property
+    def epochs(self) -> int | None:
+        """Epochs of its own training or fine-tuning; None for a round."""
+        return self.measured.epochs if isinstance(self.measured, Metrics) else None
+
+    @property
     def parents(self) -> dict[str, ModelId]:
         """Role -> model id of all its parents."""
         return parents_of(self.item)

@@ -36,7 +36,9 @@ Pair = tuple[Accuracy, Accuracy]
 class Differences:
     """The differences of one table, over which the variance of the seeds is pooled.
 
-    Accuracies that are compared, directly or by way of others, make a group; see `crossed.pooled`.
+    Accuracies that are compared, directly or by way of others, make a group; see `crossed.pooled`. What was made of the
+    same trained weights without further training varies far less with the seed than what was trained for itself, so
+    the two kinds are pooled apart.
     """
 
     def __init__(self, study: Study, pairs: Iterable[Pair]) -> None:
@@ -52,7 +54,7 @@ class Differences:
         seeds = common(one, two)
         if one is None or two is None or not seeds:
             return None
-        return crossed(one.of(seeds), two.of(seeds), self._pooled(seeds))
+        return crossed(one.of(seeds), two.of(seeds), self._pooled(seeds, self._of_one_training(first, second)))
 
     def words(self, first: Accuracy, second: Accuracy) -> str:
         """Return the difference in points and its interval: '+0.50 (-0.20 to +1.20)'; alone where there is none."""
@@ -84,11 +86,22 @@ class Differences:
             real.add(pair)
         return real
 
-    def _pool(self, seeds: tuple[int, ...]) -> Seeds | None:
-        """Pool over the comparisons that are of exactly these seeds."""
+    def _of_one_training(self, first: Accuracy, second: Accuracy) -> bool:
+        return self._trained(first) == self._trained(second)
+
+    def _trained(self, accuracy: Accuracy) -> Accuracy:
+        """Return whose weights those of `accuracy` are: its own, if it was trained, or else its parent's."""
+        model = self._study.by_id.get(accuracy.model_id)
+        if model is None or accuracy.key != VAL_ACC or model.epochs != 0 or "from" not in model.parents:
+            return accuracy
+        return self._trained(Accuracy(model.parents["from"]))
+
+    def _pool(self, seeds: tuple[int, ...], of_one_training: bool) -> Seeds | None:
+        """Pool over the comparisons that are of exactly these seeds and of this kind."""
         groups: list[set[Accuracy]] = []
         for pair in self._pairs:
-            if common(*map(self._answers, pair)) == seeds:
+            of_kind = self._of_one_training(*pair) == of_one_training
+            if of_kind and common(*map(self._answers, pair)) == seeds:
                 joined = set(pair).union(*(group for group in groups if group & set(pair)))
                 groups = [group for group in groups if not group & joined] + [joined]
         known = [[self._answers(accuracy) for accuracy in sorted(group)] for group in groups]

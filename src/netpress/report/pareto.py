@@ -55,6 +55,16 @@ def behind(study: Study, points: Sequence[Point], on_front: Sequence[Point]) -> 
     }
 
 
+def intervals(study: Study, points: Sequence[Point]) -> dict[str, float]:
+    """Return id -> half of the 95 % interval of its difference from the most accurate point, where one can be told."""
+    if not points:
+        return {}
+    best = Accuracy(max(points, key=lambda p: (p.val_acc, -p.onnx_bytes)).id)
+    others = [Accuracy(point.id) for point in points if point.id != best.model_id]
+    differences = Differences(study, [(best, other) for other in others])
+    return {other.model_id: found.half_width() for other in others if (found := differences.of(best, other))}
+
+
 def points_of(study: Study, drawn_curves: Sequence[str]) -> list[Point]:
     """Return every model as a point, and the rounds of the curves `drawn_curves` (model ids) between them.
 

@@ -1,6 +1,6 @@
 """Figure: validation accuracy against file size, with the Pareto front."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(points: Sequence[Point]) -> bytes:
-    """Return the PNG of all networks on one plane; the models of the front are named, rounds are small points."""
+def draw(points: Sequence[Point], halves: Mapping[str, float]) -> bytes:
+    """Return the PNG of all networks on one plane; the models of the front are named, rounds are small points.
+
+    `halves` are what `pareto.intervals` says of the points: bars, but for rounds, which would crowd the figure.
+    """
     if not points:
         return style.message("No model in params.yaml")
-    return style.render(partial(_draw, points), (9.6, 5.4))
+    return style.render(partial(_draw, points, halves), (9.6, 5.4))
 
 
-def _draw(points: Sequence[Point], figure: "Figure") -> None:
+def _draw(points: Sequence[Point], halves: Mapping[str, float], figure: "Figure") -> None:
     axes = figure.add_subplot()
     sizes = [p.onnx_bytes for p in points]
     style.log_x(axes, sizes, style.tick_size, "Size of the ONNX file (log scale)", margin=1.9)
@@ -31,6 +34,7 @@ def _draw(points: Sequence[Point], figure: "Figure") -> None:
     on_front = front(points)
     _draw_front(axes, on_front)
     _draw_points(axes, points)
+    _draw_intervals(axes, [(p, halves[p.id]) for p in points if p.id in halves and not p.is_round])
     axes.set_title("Accuracy against size: up and left is better")
     figure.legend(loc="outside right upper", handletextpad=0.4, labelspacing=0.6)
     named = [(float(p.onnx_bytes), 100 * p.val_acc, short_name(p.id)) for p in on_front]
@@ -72,6 +76,15 @@ def _draw_points(axes: "Axes", points: Sequence[Point]) -> None:
                     zorder=4 if is_round else 5,
                     label=f"{family}, rounds" if is_round else family,
                 )
+
+
+def _draw_intervals(axes: "Axes", known: Sequence[tuple[Point, float]]) -> None:
+    """Draw how far each accuracy may be off, beside the most accurate network's."""
+    if known:
+        x = [point.onnx_bytes for point, _ in known]
+        low, high = ([100 * (p.val_acc + sign * half) for p, half in known] for sign in (-1, 1))
+        label = "95 % interval of the difference\nfrom the most accurate network"
+        axes.vlines(x, low, high, color=style.GREY, linewidth=1.0, alpha=0.8, zorder=3, label=label)
 
 
 def _draw_front(axes: "Axes", on_front: Sequence[Point]) -> None:

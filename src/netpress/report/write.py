@@ -39,6 +39,7 @@ class Report:
     texts: dict[Path, str]
     curves: Sequence[Curve]
     points: Sequence[Point]
+    halves: Mapping[str, float]
 
 
 def make_report(root: Path, study: Study) -> Report:
@@ -55,7 +56,7 @@ def make_report(root: Path, study: Study) -> Report:
         Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, beaten), overview.CSV_COLUMNS),
     }
     numbers = {SUMMARY: overview.summary(study), CLAIMS: claims.as_metrics(judged)}
-    return Report(numbers, judged, texts | _curve_texts(curves), curves, points)
+    return Report(numbers, judged, texts | _curve_texts(curves), curves, points, pareto.intervals(study, points))
 
 
 def write_report(root: Path, study: Study) -> list[Path]:
@@ -139,7 +140,7 @@ def _write_figures(root: Path, study: Study, report: Report) -> list[Path]:
 
     pictures = {
         Path("plots/pruning_curves.png"): pruning_figure.draw(report.curves),
-        Path("plots/accuracy_size.png"): size_figure.draw(report.points),
+        Path("plots/accuracy_size.png"): size_figure.draw(report.points, report.halves),
         Path("plots/distillation.png"): distillation_figure.draw(study),
         Path("plots/claims.png"): claims_figure.draw(report.judged),
     }
