@@ -16,6 +16,7 @@ from netpress.params.items import Params
 from netpress.params.reader import load
 from netpress.report.collect import Study, collect
 
+CONTROL_ACC = "control_val_acc"
 #: Validation images that the metrics speak of.
 IMAGES = 2000
 DEFAULT = Path(__file__).parent.parent / "profiles" / "default.yaml"
@@ -61,8 +62,11 @@ def sample_params(**changes: Any) -> Params:
     return whole.model_copy(update={"claims": claims} | sections | changes)
 
 
-def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[str, Any]]:
-    """Write the metrics files of every model and of `final` below `root`; returns them by model id."""
+def write_metrics(root: Path, params: Params, seeds: int = 1, controls: bool = False) -> dict[str, dict[str, Any]]:
+    """Write the metrics files of every model and of `final` below `root`; returns them by model id.
+
+    Pruned rounds have the controls that their items ask for only where `controls` says so.
+    """
     made: dict[str, dict[str, Any]] = {}
     for model_id, item in params.items().items():
         stage = model_id.split("/")[0]
@@ -81,6 +85,9 @@ def write_metrics(root: Path, params: Params, seeds: int = 1) -> dict[str, dict[
             row["val_acc"] = statistics.fmean(by_seed)
             if seeds > 1:
                 row |= {"n_seeds": seeds, "val_acc_std": 0.0021}
+        for number in params.items()[model_id].control_rounds if controls and "rounds" in metrics else ():
+            row = metrics["rounds"][number or -1]
+            row |= {CONTROL_ACC: row["val_acc"], f"{CONTROL_ACC}_right": row["val_acc_right"]}
         write(root, model_id, metrics)
     for model_id in params.final:
         base, _, number = model_id.partition("/round_")

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from report_samples import sample_params, study_in, write_metrics
+from report_samples import right, sample_params, study_in, write, write_metrics
 
 from netpress.report import units
 from netpress.report.data_line import TABLES
@@ -42,6 +42,25 @@ def test_among_many_it_must_be_larger(study):
     assert 2 < most < len(chance)
     for others, expected in ((most - 1, BETTER), (most, OPEN)):
         assert Differences(study, [PAIR, *chance[:others]]).verdict(*PAIR) == expected
+
+
+def test_what_is_made_of_one_training_is_pooled_apart(tmp_path):
+    """Seeds move networks that are trained apart; int8 goes with its parent, whose seeds are its own."""
+    params = sample_params()
+    made = write_metrics(tmp_path, params, seeds=3)
+    apart = [[0.90, 0.86, 0.88], [0.85, 0.91, 0.87]]
+    for model_id, values in zip((PAIR[0].model_id, PAIR[1].model_id), apart, strict=True):
+        write(tmp_path, model_id, made[model_id] | {"val_acc_by_seed": values, "val_acc_right": right("x", values)})
+    whole, small = "train/resnet18_strong", "quantize/resnet18_int8"
+    bits = made[whole]["val_acc_right"], made[whole]["val_acc_by_seed"]
+    write(tmp_path, small, made[small] | {"val_acc_right": bits[0], "val_acc_by_seed": bits[1]})
+    study = study_in(tmp_path, params)
+    int8 = Accuracy(whole), Accuracy(small)
+    alone, beside = Differences(study, [int8]), Differences(study, [int8, PAIR])
+    assert beside.of(*int8) == alone.of(*int8)
+    assert beside.of(*PAIR) == Differences(study, [PAIR]).of(*PAIR)
+    trained = Accuracy(whole), Accuracy("train/large_cnn")  # which is pooled with others of its kind
+    assert Differences(study, [trained, PAIR]).of(*trained) != Differences(study, [trained]).of(*trained)
 
 
 def test_a_model_is_behind_only_by_a_real_difference(study, tmp_path):

@@ -10,7 +10,7 @@ from little import ROOT, environment
 
 from netpress.base.errors import ConfigError
 from netpress.execute import slots as machine
-from netpress.execute.eta import STAGE_SECONDS, Eta, training_work
+from netpress.execute.eta import IMAGE_MACS, NETWORK_MACS, STAGE_SECONDS, Eta, training_work
 from netpress.execute.local import urgency
 from netpress.graph.jobs import Job, all_needs, chosen, jobs_of, stale
 from netpress.params.profiles import names, render
@@ -138,21 +138,19 @@ def test_eta_falls_as_stages_end_and_follows_their_speed():
 
 def test_work_counts_rounds_seeds_and_images_and_the_unknown_is_the_mean(tmp_path):
     rounds = [{"epochs_total": 0, "macs": 100}, {"epochs_total": 2, "macs": 50}, {"epochs_total": 3, "macs": 20}]
+    rounds[2]["control_val_acc"] = 0.5  # of a shape that is trained as long as its parent and the three epochs
     for name, value in {
         "data": {"train_images": 10},
         "train/x": {"epochs": 4, "macs": 7, "n_seeds": 3},
-        "prune/main": {"epochs": 3, "macs": 20, "rounds": rounds},
+        "prune/main": {"epochs": 3, "macs": 20, "rounds": rounds, "parent": "train/x"},
     }.items():
         path = tmp_path / "metrics" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
     work = training_work(tmp_path, ["prepare", "train@x", "prune", "train@gone"])
-    assert work == {
-        "prepare": 0,
-        "train@x": 10 * 4 * 7 * 3,
-        "prune": 10 * (2 * 50 + 1 * 20),
-        "train@gone": (840 + 1200) / 2,
-    }
+    x = 3 * (NETWORK_MACS + 10 * 4 * (7 + IMAGE_MACS))
+    prune = 3 * NETWORK_MACS + 10 * (2 * (50 + IMAGE_MACS) + (1 + 4 + 3) * (20 + IMAGE_MACS))
+    assert work == {"prepare": 0, "train@x": x, "prune": prune, "train@gone": (x + prune) / 2}
 
 
 def test_where_no_work_is_known_all_models_are_alike(tmp_path):

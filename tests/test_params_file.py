@@ -199,7 +199,7 @@ def test_names_that_are_too_long_for_a_file_are_refused(path):
 
 
 def test_too_many_entries_are_refused(path):
-    write(path, "seeds: [0]", f"seeds: {list(range(1001))}")
+    write(path, "seeds: [0, 1, 2]", f"seeds: {list(range(1001))}")
     assert "seeds = [0, 1, 2" in fault(path)
     assert "must be a list with at least 1 entries and at most 1000 entries" in fault(path)
 

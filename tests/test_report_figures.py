@@ -74,7 +74,7 @@ def test_bytes_are_equal_in_two_processes_whatever_the_users_style(tmp_path: Pat
         (tmp_path / name).mkdir()
         (tmp_path / name / "dvc.yaml").write_text("stages: {}\n")
         (tmp_path / name / "params.yaml").write_bytes((root / "profiles/default.yaml").read_bytes())
-        write_metrics(tmp_path / name, load(DEFAULT))
+        write_metrics(tmp_path / name, load(DEFAULT), controls=True)
     (tmp_path / "b/matplotlibrc").write_text("font.size: 25\nlines.linewidth: 9\n")
     for name in ("a", "b"):
         stage = [sys.executable, str(root / "stages/aggregate.py")]

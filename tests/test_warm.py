@@ -59,6 +59,18 @@ def pid_of(process):
     return int(process.stdout.readline().split()[1])
 
 
+def test_who_need_not_wait_does_the_work_itself_until_all_is_loaded(server, tmp_path, monkeypatch):
+    assert Path(server + warm.READY).exists() or handed_over(wait=False) is None
+    monkeypatch.setenv(WARM, str(tmp_path / "socket"))
+    assert handed_over(wait=False) is None  # and asks nobody, of whom none listens
+    connected = []
+    monkeypatch.setattr(warm.socket.socket, "connect", lambda _, path: connected.append(path) or 1 / 0)
+    (tmp_path / "socket.ready").touch()
+    with pytest.raises(ZeroDivisionError):
+        handed_over(wait=False)
+    assert connected == [str(tmp_path / "socket")]
+
+
 def gone(pid):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

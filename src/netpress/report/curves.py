@@ -36,8 +36,8 @@ def drawn_curves(study: Study) -> list[Curve]:
 
 
 def _repeats(item: Any, main: Any) -> bool:
-    """Return whether a sweep's rounds are those of `main`, and its controls, if it has any."""
-    keys = {"control_rounds", "control_recipe", "control_epochs"}
+    """Return whether a sweep's rounds are those of `main`, if maybe of fewer seeds, and its controls, if it has any."""
+    keys = {"seeds", "control_rounds", "control_recipe", "control_epochs"}
     same_rounds = item.model_dump(exclude=keys) == main.model_dump(exclude=keys)
     return same_rounds and (not item.control_rounds or item == main)
 
