@@ -29,12 +29,14 @@ def _draw(points: Sequence[Point], halves: Mapping[str, float], figure: "Figure"
     axes = figure.add_subplot()
     sizes = [p.onnx_bytes for p in points]
     style.log_x(axes, sizes, style.tick_size, "Size of the ONNX file (log scale)", margin=1.9)
-    style.percent_y(axes, [100 * p.val_acc for p in points], above=0.1)
+    bars = [(p, halves[p.id]) for p in points if p.id in halves and not p.is_round]
+    ends = [p.val_acc + sign * half for p, half in bars for sign in (-1, 1)]
+    style.percent_y(axes, [100 * accuracy for accuracy in (*(p.val_acc for p in points), *ends)], above=0.1)
     style.grid(axes)
     on_front = front(points)
     _draw_front(axes, on_front)
     _draw_points(axes, points)
-    _draw_intervals(axes, [(p, halves[p.id]) for p in points if p.id in halves and not p.is_round])
+    _draw_intervals(axes, bars)
     axes.set_title("Accuracy against size: up and left is better")
     figure.legend(loc="outside right upper", handletextpad=0.4, labelspacing=0.6)
     named = [(float(p.onnx_bytes), 100 * p.val_acc, short_name(p.id)) for p in on_front]
