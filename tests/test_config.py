@@ -89,6 +89,12 @@ FAULTS = [
     ("seeds", [], "seeds = []: must be a list with at least 1 entries"),
     ("seeds", [1, 1], "seeds = [1, 1]: each entry may stand once only"),
     ("seeds", [-1], "seeds.0 = -1: must be"),
+    (
+        "train.large_cnn.seeds",
+        [],
+        "train.large_cnn.seeds = []: must be a list or nothing with at least 1 entries and at",
+    ),
+    ("train.large_cnn.seeds", [-1], "train.large_cnn.seeds.0 = -1: must be a whole number at least 0"),
     ("final", ["train/nobody"], "final[0]: no model 'train/nobody'"),
     ("final", ["prune/main", "prune/main"], "final = ['prune/main', 'prune/main']: each entry may stand once only"),
     ("claims.int8.equal", ["prune/main", "prune/main/round_2/control"], "add 2 to prune.control_rounds"),

@@ -71,6 +71,22 @@ def test_without_a_number_of_images_nothing_can_be_told_but_by_the_datas():
     assert "+5.00 (+3.37 to +6.63) \\* |" in text
 
 
+def test_models_are_judged_together():
+    """What is real alone may be chance among many."""
+    slightly, plainly = model(*range(206)), model(*range(240))
+    new = {f"train/x{k}": model(*range(k, 200 + k)) for k in range(1, 12)} | {"train/a": slightly}
+    old = dict.fromkeys(new, OLD)
+
+    def verdicts(**more):
+        text = compare(Revision(old | dict.fromkeys(more, OLD), {}, None), Revision(new | more, {}, None))
+        rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "/" in line]
+        return {row[1]: row[4] for row in rows}
+
+    assert models(OLD, slightly)[0][3] == "worse"
+    assert verdicts()["train/a"] == "equivalent"
+    assert verdicts(**{"train/b": plainly})["train/b"] == "worse"
+
+
 def test_models_on_other_images_are_not_compared():
     cells, _ = models(OLD, model(*range(160)) | {"val_images_sha256": "b" * 64})
     assert cells[2:4] == ["-", "measured on other images"]

@@ -128,7 +128,7 @@ def _resolve(cls: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] 
             break
         if field is None:
             break
-        owner = _stated(field.annotation)
+        owner = FieldInfo.from_annotation(_stated(field.annotation)).annotation  # without what Annotated adds
     is_model = isinstance(last_owner, type) and issubclass(last_owner, BaseModel)
     return (last_owner if is_model else None), field
 
@@ -145,7 +145,7 @@ def _describe(field: FieldInfo) -> str:
     words = _type_words(field.annotation)
     unit = "characters" if field.annotation is str else "entries"
     bounds: list[str] = []
-    for rule in field.metadata:
+    for rule in (*field.metadata, *FieldInfo.from_annotation(_stated(field.annotation)).metadata):
         for kind, key, phrase, counts in BOUNDS:
             if isinstance(rule, kind):
                 start = "with " if counts and not bounds else ""

@@ -7,8 +7,9 @@ With one seed it speaks of these two networks alone, and is the interval of McNe
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 #: (k, n) bool: whether each seed's network names each image right.
 Right = NDArray[np.bool_]
 
+K = TypeVar("K", bound=Hashable)
 #: Share of intervals, drawn again and again, that would hold the true difference.
 CONFIDENCE = 0.95
 #: Two one-sided tests at 5 % each: of the interval that lies within a margin.
@@ -109,6 +111,20 @@ def crossed(one: Right, two: Right, seeds: Seeds | None = None) -> Crossed:
     error = float((rest**2).sum()) / ((k - 1) * (n - 1))
     own = Seeds(n * float(((by_seed - mean) ** 2).sum()) / (k - 1), k - 1)
     return Crossed(k, n, mean, seeds or own, images, error)
+
+
+def holm(probabilities: Mapping[K, float]) -> set[K]:
+    """Return which of several differences are real, judged together, by the p-value of each.
+
+    Holm's step-down (Scandinavian Journal of Statistics 6, 1979): where nothing differs, the chance that one or more
+    are named is at most 5 %.
+    """
+    real = set[K]()
+    for place, key in enumerate(sorted(probabilities, key=lambda key: probabilities[key])):
+        if probabilities[key] > (1 - CONFIDENCE) / (len(probabilities) - place):
+            break
+        real.add(key)
+    return real
 
 
 def pooled(groups: Sequence[Sequence[Right]]) -> Seeds | None:

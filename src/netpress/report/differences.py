@@ -1,7 +1,6 @@
 """Differences of two accuracies with their intervals, from which images the metrics say are named right.
 
-A table of several differences is judged as a whole, by Holm's step-down (Scandinavian Journal of Statistics 6, 1979):
-where nothing differs, the chance that it names one difference or more is at most 5 %.
+A table of several differences is judged as a whole, by Holm's step-down (`crossed.holm`).
 """
 
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from netpress.core.metrics import VAL_ACC
 from netpress.report import units
 from netpress.report.collect import Answers, Study
-from netpress.report.crossed import CONFIDENCE, Crossed, Seeds, crossed, pooled
+from netpress.report.crossed import Crossed, Seeds, crossed, holm, pooled
 
 BETTER, WORSE, OPEN = "better", "worse", "cannot tell"
 #: Of tables with differences.
@@ -77,14 +76,7 @@ class Differences:
 
     def _step_down(self) -> set[Pair]:
         """Return the pairs that differ."""
-        known = [(found.p_value(), pair) for pair in dict.fromkeys(self._pairs) if (found := self.of(*pair))]
-        known.sort(key=lambda row: row[0])
-        real = set()
-        for place, (probability, pair) in enumerate(known):
-            if probability > (1 - CONFIDENCE) / (len(known) - place):
-                break
-            real.add(pair)
-        return real
+        return holm({pair: found.p_value() for pair in self._pairs if (found := self.of(*pair))})
 
     def _of_one_training(self, first: Accuracy, second: Accuracy) -> bool:
         return self._trained(first) == self._trained(second)

@@ -11,7 +11,7 @@ from typing import Any
 from netpress.base.errors import NetpressError
 from netpress.process.commands import execute, git
 from netpress.report import units
-from netpress.report.crossed import CONFIDENCE
+from netpress.report.crossed import CONFIDENCE, holm
 from netpress.report.markdown import table
 from netpress.verify.equivalence import MARGIN, Again, again, same
 
@@ -24,9 +24,9 @@ SIZES: dict[str, Callable[[float], str]] = {"params": units.short_count, "onnx_b
 LINES = 200
 METHOD = f"""\
 The difference is that of the accuracies on validation, image by image over the seeds, with its {100 * CONFIDENCE:g} %
-interval (the crossed test; with one seed it speaks of these two networks alone). *Better* and *worse*: the interval
-lies on one side of 0. *Equivalent*: the 90 % interval lies within +-{100 * MARGIN:g} points. Each model is judged on
-its own: among twenty that are equally good, one may look better or worse by chance.
+interval (the crossed test; with one seed it speaks of these two networks alone). *Better* and *worse* are what stays
+when all models of the table are judged together (Holm). *Equivalent*: the 90 % interval lies within
++-{100 * MARGIN:g} points.
 """
 UNPAIRED = "\n\\* Not recorded on both sides which images are right: the interval is that of two samples of images.\n"
 
@@ -120,6 +120,10 @@ def _interval(comparison: Any) -> str:
 def _models(old: Revision, new: Revision) -> str:
     """Return the models of which an accuracy or a size changed, and how many did not; '' where there is none."""
     rows, unpaired, equal = [], False, 0
+    images = old.images or new.images
+    known = {name: _found(old.models[name], new.models[name], images) for name in old.models.keys() & new.models}
+    changed = {n: f for n, f in known.items() if not same(old.models[n], new.models[n], "val_acc")}
+    real = holm({name: found.crossed.p_value() for name, found in changed.items() if found and found.crossed})
     for name in {**new.models, **old.models}:
         was, now = old.models.get(name), new.models.get(name)
         if was is None or now is None:
@@ -127,7 +131,7 @@ def _models(old: Revision, new: Revision) -> str:
         elif same(was, now, "val_acc") and all(was.get(key) == now.get(key) for key in SIZES):
             equal += 1
         else:
-            row, alone = _both(was, now, old.images or new.images)
+            row, alone = _both(was, now, known[name], name in real)
             rows.append([name, *row])
             unpaired = unpaired or alone
     count = f"Models as they were: {equal}.\n" if equal else ""
@@ -142,12 +146,22 @@ def _alone(metrics: Mapping[str, Any], gone: bool) -> list[str]:
     return [_percent(metrics), "-", "gone" if gone else "new", *sizes]
 
 
-def _both(was: Mapping[str, Any], now: Mapping[str, Any], images: int | None) -> tuple[list[str], bool]:
-    """Return the cells of a model that both revisions have, and whether the interval is not image by image."""
+def _on_other_images(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     hashes = [metrics.get("val_images_sha256") for metrics in (was, now)]
-    other = None not in hashes and hashes[0] != hashes[1]
-    found = None if other else again(was, now, "val_acc", now.get("val_images") or was.get("val_images") or images)
-    verdict = "measured on other images" if other else verdict_on(found)
+    return None not in hashes and hashes[0] != hashes[1]
+
+
+def _found(was: Mapping[str, Any], now: Mapping[str, Any], images: int | None) -> Again | None:
+    """Return how a model's two accuracies compare; None where they are of other images."""
+    if _on_other_images(was, now):
+        return None
+    return again(was, now, "val_acc", now.get("val_images") or was.get("val_images") or images)
+
+
+def _both(was: Mapping[str, Any], now: Mapping[str, Any], found: Again | None, is_real: bool) -> tuple[list[str], bool]:
+    """Return the cells of a model that both revisions have, and whether the interval is not image by image."""
+    other = _on_other_images(was, now)
+    verdict = "measured on other images" if other else verdict_on(found, is_real)
     unpaired = found is not None and found.crossed is not None and found.agree is None
     difference = "-" if found is None else units.points(found.now - found.was)
     if found is not None and found.crossed is not None:
@@ -158,11 +172,11 @@ def _both(was: Mapping[str, Any], now: Mapping[str, Any], images: int | None) ->
     return [accuracy, difference, verdict, *sizes], unpaired
 
 
-def verdict_on(found: Again | None) -> str:
-    """Say in a word what the interval of a difference tells."""
+def verdict_on(found: Again | None, is_real: bool) -> str:
+    """Say in a word what a difference tells; `is_real` is Holm's answer."""
     if found is None or found.crossed is None:
         return "cannot tell"
-    if abs(found.crossed.difference) > found.crossed.half_width():
+    if is_real:
         return "better" if found.crossed.difference > 0 else "worse"
     return "equivalent" if found.equivalent(MARGIN) else "cannot tell"
 
