@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from netpress.base import files
-from netpress.base.model_id import CONTROL
+from netpress.base.model_id import CONTROL, ModelId
 from netpress.core.metrics import packed
 from netpress.params.items import Params
 from netpress.params.reader import load
@@ -56,6 +56,8 @@ def sample_params(**changes: Any) -> Params:
         section: {name: item for name, item in getattr(whole, section).items() if f"{section}/{name}" in known}
         for section in ("train", "distill", "lowrank", "factorize", "prune_sweep", "quantize")
     }
+    of_the_last = sections["quantize"]["pruned_int8"].model_copy(update={"parent": ModelId("prune/main")})
+    sections["quantize"] |= {"pruned_int8": of_the_last}
     claims = {
         name: claim for name, claim in whole.claims.items() if not any(n.endswith(CONTROL) for n in claim.order)
     }  # the samples have no controls

@@ -274,7 +274,7 @@ def test_without_a_terminal_a_line_where_a_job_begins_or_ends(tmp_path):
     assert text.splitlines() == [
         "3 jobs to do, at most 2 at once",
         "train@a: begins",
-        "train@a: done in 1:02  (1 of 3 jobs, 0:00, about 0:07 left)",
+        "train@a: done in 1:02  (1 of 3 jobs, 0:00, about 0:04 left)",
         "prune: begins",
         "prune: FAILED after 0:03",
         "    error: too much was cut away",
@@ -290,7 +290,7 @@ def test_on_a_terminal_a_line_for_each_job_that_runs_and_a_total(tmp_path):
     console.print(board)
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         "train@b  0:00  seed 0  epoch 2/9  loss 1.20  ETA 0:41",
-        "2 of 3 jobs, 0:00, about 0:07 left",
+        "2 of 3 jobs, 0:00, about 0:04 left",
     ]
 
 

@@ -51,7 +51,7 @@ def test_the_studys_figures_stand_beside_ours(project):
     row = next(line for line in text.splitlines() if line.startswith("| e "))
     assert [cell.strip() for cell in row.strip("|").split("|")][2:5] == ["-", "90.05 ± 0.21", "-"]
     assert "Its size is printed as 655,8172." in text
-    said = "- teacher_strength, the stronger teacher's student is better than the weaker one's: **cannot tell**."
+    said = "- teacher_strength, the stronger teacher's student is better than the weaker one's: **holds**."
     assert said in text
 
 

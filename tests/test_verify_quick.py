@@ -282,7 +282,7 @@ def test_what_dvc_lists_becomes_findings_with_file_key_and_stages(tmp_path):
     assert found == {
         "stages/train.py: changed since train@large_cnn, train@plain_cnn ran",
         "params.yaml: changed since check ran",
-        "params.yaml: train.large_cnn.epochs changed from 99 to 10 since train@large_cnn ran",
+        "params.yaml: train.large_cnn.epochs changed from 99 to 5 since train@large_cnn ran",
         "src/netpress/core/engine.py: was deleted since train@plain_cnn ran",
         "dvc.yaml: the command changed since train@large_cnn ran",
         "plots/prune/main.csv: is not what train@large_cnn made",

@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import sys
 
-from netpress.cli import diff, doctor, predict, report, run, use, verify
+from netpress.cli import choose, diff, doctor, predict, report, run, use, verify
 from netpress.process.script import guarded
 
 COMMANDS = {
@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": doctor,
     "run": run,
     "report": report,
+    "choose": choose,
     "verify": verify,
     "diff": diff,
     "predict": predict,

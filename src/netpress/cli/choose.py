@@ -1,0 +1,88 @@
+"""Name the model to take under a budget, what it costs, and whether the next best is any worse.
+
+    python -m netpress choose --max-bytes 250kB            the most accurate model of at most 250 kB
+    python -m netpress choose --max-macs 1M --max-params 50k --json
+    python -m netpress choose --max-drop 1 --of train/resnet18_strong    the smallest that loses at most one point
+
+It reads metrics/ alone; models that are not made yet do not count. The exit code is 1 where nothing fits.
+"""
+
+import argparse
+import json
+import re
+
+from netpress.base.errors import NetpressError
+from netpress.base.model_id import ModelId
+from netpress.base.project import find_root, metrics_file
+from netpress.params.items import parents_of
+
+FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+AMOUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)(b?)", re.IGNORECASE)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--max-bytes", metavar="SIZE", type=_size, help="of the ONNX file, such as 1MB or 250kB")
+    parser.add_argument("--max-params", metavar="COUNT", type=_count, help="parameters, such as 50k")
+    parser.add_argument("--max-macs", metavar="COUNT", type=_count, help="multiply-adds of an image, such as 1.5M")
+    drop = "points of validation accuracy that may be lost: takes the smallest model, not the most accurate"
+    parser.add_argument("--max-drop", metavar="POINTS", type=_points, help=drop)
+    parser.add_argument("--of", metavar="MODEL", help="the model that --max-drop is measured from")
+    parser.add_argument("--json", action="store_true", help="for scripts: one JSON object")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the choice among the models of the project around the current folder."""
+    amounts = {"onnx_bytes": args.max_bytes, "params": args.max_params, "macs": args.max_macs}
+    limits = {key: value for key, value in amounts.items() if value is not None}
+    if not limits and args.max_drop is None:
+        raise NetpressError("name a budget: --max-bytes, --max-params, --max-macs or --max-drop; see --help")
+    if (args.max_drop is None) != (args.of is None):
+        raise NetpressError("--max-drop and --of go together: --max-drop 1 --of train/resnet18_strong")
+    from netpress.graph.checks import load_checked
+    from netpress.params.plugins import near_or_known
+    from netpress.report import choice
+    from netpress.report.collect import collect
+    from netpress.report.curves import drawn_curves
+
+    root = find_root()
+    items = load_checked(root / "params.yaml").items()
+    made = {name: item for name, item in items.items() if metrics_file(root, name).is_file()}
+    while gone := [n for n, item in made.items() if not all(p.base in made for p in parents_of(item).values())]:
+        made = {name: item for name, item in made.items() if name not in gone}
+    study = collect(root, made)
+    lowest = 0.0
+    if args.of is not None:
+        if ModelId(args.of).base not in study.by_id:
+            raise NetpressError(f"--of: no model '{args.of}'{near_or_known(args.of, list(study.by_id))}")
+        lowest = study.measured(args.of).val_acc - args.max_drop / 100
+    budget = choice.Budget(limits, lowest)
+    curves = [curve.model_id for curve in drawn_curves(study)]
+    found = choice.choose(study, curves, budget, smallest=args.max_drop is not None)
+    print(json.dumps(choice.as_json(study, found)) if args.json else choice.text(study, found), end="\n" * args.json)
+
+
+def _amount(text: str, kind: str) -> float:
+    match = AMOUNT.fullmatch(text.strip())
+    if not match or (match[3] and kind != "size") or float(match[1]) == 0:
+        example = "1MB, 250kB or 300000" if kind == "size" else "1.5M, 50k or 300000"
+        raise argparse.ArgumentTypeError(f"'{text}' is no {kind}; write it as {example}")
+    return float(match[1]) * FACTORS[match[2].lower()]
+
+
+def _size(text: str) -> float:
+    return _amount(text, "size")
+
+
+def _count(text: str) -> float:
+    return _amount(text, "count")
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text)
+    except ValueError:
+        points = -1.0
+    if not 0 <= points <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of points from 0 to 100")
+    return points

@@ -1,0 +1,180 @@
+"""Which model to take under a budget, what it costs, and whether the next best is any worse."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from netpress.base.errors import NetpressError
+from netpress.base.model_id import ModelId
+from netpress.report import units
+from netpress.report.collect import Measured, Study
+from netpress.report.differences import OPEN, Accuracy, Differences
+from netpress.report.pareto import Point, points_of
+
+#: What a budget may limit: the field of the metrics, how its amounts are written, and what it is called.
+LIMITS: dict[str, tuple[Callable[[float], str], str]] = {
+    "onnx_bytes": (units.size, "bytes of the ONNX file"),
+    "params": (units.short_count, "parameters"),
+    "macs": (units.short_count, "multiply-adds of an image"),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model may cost.
+
+    Attributes:
+        limits: largest amounts, by the keys of `LIMITS`.
+        lowest: least validation accuracy, a fraction; 0 for any.
+    """
+
+    limits: Mapping[str, float]
+    lowest: float = 0.0
+
+    def excess(self, measured: Measured) -> float:
+        """Return how many times the worst of what is limited is what it may be; up to 1 where the model fits."""
+        sizes = [getattr(measured, key) / limit for key, limit in self.limits.items()]
+        return max([*sizes, self.lowest / measured.val_acc if self.lowest else 0.0])
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another model beside the chosen one.
+
+    Attributes:
+        id: the other one.
+        difference: of the accuracies in points with its 95 % interval, the chosen one's less the other's.
+        is_level: whether the difference may be chance.
+    """
+
+    id: str
+    difference: str
+    is_level: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to take.
+
+    Attributes:
+        id: the chosen model.
+        origin: what it was made from, or by whom it was taught; None for a network trained on labels alone.
+        runner_up: the most accurate other model that fits, if any.
+        smallest_level: the smallest model that fits and is as accurate as far as can be told, if it is smaller.
+    """
+
+    id: str
+    origin: Beside | None
+    runner_up: Beside | None
+    smallest_level: Beside | None
+
+
+def choose(study: Study, curves: Sequence[str], budget: Budget, smallest: bool) -> Choice:
+    """Choose the most accurate model within the budget, of models and of the rounds of `curves`; ties take the smaller.
+
+    Args:
+        study: the models.
+        curves: model ids of the pruning curves whose rounds count too.
+        budget: what fits.
+        smallest: choose the smallest ONNX file instead.
+
+    Raises:
+        NetpressError: nothing fits; says what comes closest.
+    """
+    points = points_of(study, curves)
+    if not points:
+        raise NetpressError("there are no models; run 'dvc repro'")
+    fitting = [p for p in points if budget.excess(study.measured(p.id)) <= 1]
+    if not fitting:
+        raise NetpressError(_nothing(study, points, budget))
+    by_accuracy = sorted(fitting, key=lambda p: (-p.val_acc, p.onnx_bytes, p.id))
+    best = min(fitting, key=lambda p: (p.onnx_bytes, -p.val_acc, p.id)) if smallest else by_accuracy[0]
+    others = [p for p in by_accuracy if p is not best]
+    among = Differences(study, [(Accuracy(p.id), Accuracy(best.id)) for p in others])
+    smaller = [p for p in others if p.onnx_bytes < best.onnx_bytes and _beside(among, p.id, best.id).is_level]
+    origin = origin_of(study, best.id)
+    return Choice(
+        best.id,
+        _beside(Differences(study, [(Accuracy(origin), Accuracy(best.id))]), origin, best.id) if origin else None,
+        _beside(among, others[0].id, best.id) if others else None,
+        _beside(among, min(smaller, key=lambda p: p.onnx_bytes).id, best.id) if smaller else None,
+    )
+
+
+def _beside(differences: Differences, other: str, chosen: str) -> Beside:
+    pair = Accuracy(other), Accuracy(chosen)
+    return Beside(other, differences.words(*pair), differences.verdict(*pair) == OPEN)
+
+
+def origin_of(study: Study, model_id: str) -> str | None:
+    """Return the first of a model's line, or its teacher: of a pruned and quantized one the network that was pruned."""
+    model = study.by_id[ModelId(model_id).base]
+    if model.parent is None:
+        return None
+    return origin_of(study, model.parent) if "from" in model.parents and _is_made(study, model.parent) else model.parent
+
+
+def _is_made(study: Study, model_id: ModelId) -> bool:
+    return "from" in study.by_id[model_id.base].parents
+
+
+def _nothing(study: Study, points: Sequence[Point], budget: Budget) -> str:
+    """Say that nothing fits, and what comes closest."""
+    closest = min(points, key=lambda p: (budget.excess(study.measured(p.id)), -p.val_acc))
+    measured = study.measured(closest.id)
+    asked = [f"at most {write(limit)} ({name})" for limit, (write, name) in _named(budget)]
+    if budget.lowest:
+        asked.append(f"at least {units.percent(budget.lowest)} %")
+    has = [write(getattr(measured, key)) for key in budget.limits for write, _ in [LIMITS[key]]]
+    has.append(f"{units.percent(measured.val_acc)} %")
+    return f"no model has {' and '.join(asked)}; closest is {closest.id} with {' and '.join(has)}"
+
+
+def _named(budget: Budget) -> list[tuple[float, tuple[Callable[[float], str], str]]]:
+    return [(limit, LIMITS[key]) for key, limit in budget.limits.items()]
+
+
+def text(study: Study, choice: Choice) -> str:
+    """Return the choice in words, a line for each thing to know."""
+    shown = {"its origin": choice.origin, "the runner-up": choice.runner_up}
+    if choice.smallest_level != choice.runner_up:
+        shown["the smallest that is level"] = choice.smallest_level
+    lines = [f"{choice.id}  {_figures(study.measured(choice.id))}"]
+    for title, other in shown.items():
+        if other:
+            told = f"{other.difference} points{', which may be chance' if other.is_level else ''}"
+            lines.append(f"  beside {title}, {other.id}: {told}; {_sizes(study, choice, other)}")
+    return "\n".join([*lines, f"  {folder(choice.id)}", ""])
+
+
+def _figures(measured: Measured) -> str:
+    sizes = f"{units.size(measured.onnx_bytes)}, {units.short_count(measured.params)} parameters"
+    return f"{units.percent(measured.val_acc)} %, {sizes}, {units.short_count(measured.macs)} multiply-adds"
+
+
+def _sizes(study: Study, choice: Choice, other: Beside) -> str:
+    """Say how the chosen model's size is beside the other's."""
+    own, its = study.measured(choice.id).onnx_bytes, study.measured(other.id).onnx_bytes
+    return f"{units.times(its, own)} smaller" if own <= its else f"{units.times(own, its)} larger"
+
+
+def folder(model_id: str) -> str:
+    """Return where a model's files lie, below the project's folder."""
+    return f"models/{model_id}"
+
+
+def as_json(study: Study, choice: Choice) -> dict[str, Any]:
+    """Return the choice for scripts."""
+
+    def row(other: Beside | None) -> dict[str, Any] | None:
+        if other is None:
+            return None
+        return _row(study, other.id) | {"difference": other.difference, "is_level": other.is_level}
+
+    others = {"origin": choice.origin, "runner_up": choice.runner_up, "smallest_level": choice.smallest_level}
+    return _row(study, choice.id) | {"folder": folder(choice.id)} | {name: row(other) for name, other in others.items()}
+
+
+def _row(study: Study, model_id: str) -> dict[str, Any]:
+    measured = study.measured(model_id)
+    return {"model": model_id, "val_acc": measured.val_acc} | {key: getattr(measured, key) for key in LIMITS}
