@@ -46,6 +46,7 @@ def test_it_ends_also_when_nobody_reads_what_it_says(project):
     """As in `... 2>&1 | tee log`, where Ctrl-C ends tee first; the stage itself, which hears of it at once."""
     stage = start(project, "env", "-u", WARM, "python", "stages/train.py", "teacher")
     assert "on cpu" in stage.stdout.readline()
+    assert "warning: 4 steps" in stage.stdout.readline()  # the next comes after a step, in many seconds
     stage.stdout.close()
     os.kill(stage.pid, signal.SIGINT)
     assert stage.wait(timeout=30) == 128 + signal.SIGINT

@@ -24,7 +24,11 @@ def end_at_once() -> None:
 
 
 def _wait(watched: set[signal.Signals]) -> None:
-    number = signal.sigwait(watched)
+    end(signal.sigwait(watched))
+
+
+def end(number: int) -> None:
+    """End the process as this signal asks, with the line that says how to go on."""
     try:
         os.write(2, f"\n{MESSAGE}\n".encode())  # not through sys.stderr, whose lock the main thread may hold
     finally:  # also when nobody reads any more

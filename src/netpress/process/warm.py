@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -23,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from netpress.process.stop import end
 
 #: Environment variable: the socket of the process that has everything loaded.
 WARM = "NETPRESS_WARM"
@@ -77,6 +80,11 @@ def handed_over(wait: bool = True) -> int | None:
         return None
     with connection:
         for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: end(number))
+        while not Path(path + READY).exists():
+            if select.select([connection], [], [], 0.05)[0]:  # closed: it has ended
+                return None
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
         request = {
             "argv": sys.argv,
@@ -104,8 +112,8 @@ def serve(listener: socket.socket) -> None:
     children: dict[int, socket.socket] = {}
     life, lifeline = os.pipe()  # of which forks have the end that tells them when this process is gone
     wake, woken = socket.socketpair()
-    for end in (wake, woken):
-        end.setblocking(False)
+    for side in (wake, woken):
+        side.setblocking(False)
     signal.set_wakeup_fd(woken.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
     with selectors.DefaultSelector() as selector:
@@ -143,6 +151,9 @@ def _work(connection: socket.socket, life: int) -> None:
     code = 70
     try:
         head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+        if not head:  # who asked has ended while this process was loading
+            code = 0
+            return
         data = bytearray()
         while len(data) < min(int.from_bytes(head, "big"), MOST):
             data += connection.recv(MOST)
