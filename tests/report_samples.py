@@ -15,8 +15,8 @@ from netpress.core.metrics import packed
 from netpress.params.items import Params
 from netpress.params.reader import load
 from netpress.report.collect import Study, collect
+from netpress.report.curves import CONTROL_VAL_ACC
 
-CONTROL_ACC = "control_val_acc"
 #: Validation images that the metrics speak of.
 IMAGES = 2000
 DEFAULT = Path(__file__).parent.parent / "profiles" / "default.yaml"
@@ -89,7 +89,7 @@ def write_metrics(root: Path, params: Params, seeds: int = 1, controls: bool = F
                 row |= {"n_seeds": seeds, "val_acc_std": 0.0021}
         for number in params.items()[model_id].control_rounds if controls and "rounds" in metrics else ():
             row = metrics["rounds"][number or -1]
-            row |= {CONTROL_ACC: row["val_acc"], f"{CONTROL_ACC}_right": row["val_acc_right"]}
+            row |= {CONTROL_VAL_ACC: row["val_acc"], f"{CONTROL_VAL_ACC}_right": row["val_acc_right"]}
         write(root, model_id, metrics)
     for model_id in params.final:
         base, _, number = model_id.partition("/round_")

@@ -122,8 +122,16 @@ def test_a_budget_that_is_none_is_one_line(project, capsys, arguments, message):
     assert f"error: {message}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "value"), [("bytes", "x"), ("bytes", "0"), ("macs", "3MB"), ("drop", "-1")])
-def test_amounts_that_cannot_be_read_are_refused_with_examples(project, capsys, option, value):
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("bytes", "x", "is no size; write it as 1MB, 250kB or 300000"),
+        ("bytes", "0", "is no size; write it as 1MB, 250kB or 300000"),
+        ("macs", "3MB", "is no count; write it as 1.5M, 50k or 300000"),
+        ("drop", "-1", "is not a number from 0 to 100; 1 is one point"),
+    ],
+)
+def test_amounts_that_cannot_be_read_are_refused_with_examples(project, capsys, option, value, allowed):
     with pytest.raises(SystemExit, match="2"):
         main(["choose", f"--max-{option}={value}"])
-    assert f"--max-{option}: '{value}' is no " in capsys.readouterr().err
+    assert f"--max-{option}: '{value}' {allowed}" in capsys.readouterr().err

@@ -1,16 +1,19 @@
 """Stages in forks of a process that has PyTorch loaded end as they would by themselves, whoever is killed."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from netpress.process import warm
+from netpress.process import stop, warm
 from netpress.process.warm import WARM, Warm, handed_over
 
 #: Hands its work over, as stages do; then what follows is the work.
@@ -59,13 +62,13 @@ def pid_of(process):
     return int(process.stdout.readline().split()[1])
 
 
-def test_who_need_not_wait_does_the_work_itself_until_all_is_loaded(server, tmp_path, monkeypatch):
-    assert Path(server + warm.READY).exists() or handed_over(wait=False) is None
+def test_who_need_not_wait_does_the_work_itself_until_all_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setenv(WARM, str(tmp_path / "socket"))
-    assert handed_over(wait=False) is None  # and asks nobody, of whom none listens
     connected = []
     monkeypatch.setattr(warm.socket.socket, "connect", lambda _, path: connected.append(path) or 1 / 0)
-    (tmp_path / "socket.ready").touch()
+    assert handed_over(wait=False) is None
+    assert not connected
+    Path(f"{tmp_path}/socket{warm.READY}").touch()
     with pytest.raises(ZeroDivisionError):
         handed_over(wait=False)
     assert connected == [str(tmp_path / "socket")]
@@ -138,9 +141,43 @@ def test_who_asked_ends_as_the_fork_ends_also_when_nobody_reads_what_it_says(ser
     assert process.wait(timeout=60) == 1
 
 
+@pytest.fixture
+def loading():
+    """Listens as the process does that has not loaded everything yet."""
+    with tempfile.TemporaryDirectory(prefix="netpress-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        yield listener
+
+
+def catches(pid, number):
+    """Whether a process has set a handler for a signal."""
+    mask = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)[1]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_reach_the_fork(server, started, number):
-    process = started("end_at_once()\nprint('ready', flush=True)\ntime.sleep(600)", path=server)
+def test_a_signal_ends_who_waits_for_it_to_load(loading, started, number):
+    process = started("", path=loading.getsockname())
+    with loading.accept()[0]:
+        while not catches(process.pid, signal.SIGTERM):  # Python itself has one for SIGINT
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.strip()) == (128 + number, "", stop.MESSAGE)
+
+
+def test_where_it_ends_while_it_loads_the_work_is_done_alone(loading, started):
+    process = started("", path=loading.getsockname())
+    loading.accept()[0].close()
+    assert pid_of(process) == process.pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("begin", ["end_at_once()", ""])
+def test_signals_reach_the_fork(server, started, number, begin):
+    """Also one that has not come to the line that sees to them."""
+    process = started(f"{begin}\nprint('ready', flush=True)\ntime.sleep(600)", path=server)
     pid = pid_of(process)
     process.stdout.readline()
     process.send_signal(number)

@@ -14,7 +14,8 @@ import re
 from netpress.base.errors import NetpressError
 from netpress.base.model_id import ModelId
 from netpress.base.project import find_root, metrics_file
-from netpress.params.items import parents_of
+from netpress.cli._arguments import number_up_to
+from netpress.cli.report import up_to_date
 
 FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)(b?)", re.IGNORECASE)
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-params", metavar="COUNT", type=_count, help="parameters, such as 50k")
     parser.add_argument("--max-macs", metavar="COUNT", type=_count, help="multiply-adds of an image, such as 1.5M")
     drop = "points of validation accuracy that may be lost: takes the smallest model, not the most accurate"
-    parser.add_argument("--max-drop", metavar="POINTS", type=_points, help=drop)
+    parser.add_argument("--max-drop", metavar="POINTS", type=number_up_to(100, "1 is one point"), help=drop)
     parser.add_argument("--of", metavar="MODEL", help="the model that --max-drop is measured from")
     parser.add_argument("--json", action="store_true", help="for scripts: one JSON object")
 
@@ -47,10 +48,7 @@ def run(args: argparse.Namespace) -> None:
 
     root = find_root()
     items = load_checked(root / "params.yaml").items()
-    made = {name: item for name, item in items.items() if metrics_file(root, name).is_file()}
-    while gone := [n for n, item in made.items() if not all(p.base in made for p in parents_of(item).values())]:
-        made = {name: item for name, item in made.items() if name not in gone}
-    study = collect(root, made)
+    study = collect(root, up_to_date(items, {ModelId(n).stage for n in items if not metrics_file(root, n).is_file()}))
     lowest = 0.0
     if args.of is not None:
         if ModelId(args.of).base not in study.by_id:
@@ -76,13 +74,3 @@ def _size(text: str) -> float:
 
 def _count(text: str) -> float:
     return _amount(text, "count")
-
-
-def _points(text: str) -> float:
-    try:
-        points = float(text)
-    except ValueError:
-        points = -1.0
-    if not 0 <= points <= 100:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of points from 0 to 100")
-    return points

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from netpress.base.project import find_root
-from netpress.cli._arguments import whole_number
+from netpress.cli._arguments import number_up_to, whole_number
 from netpress.verify.equivalence import MARGIN
 from netpress.verify.plan import UsageError
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--margin",
         metavar="SHARE",
-        type=_share,
+        type=number_up_to(1, "0.01 is one point"),
         default=MARGIN,
         help=f"largest difference of accuracies that counts as none, 0 to 1 (default {MARGIN:g}, one point)",
     )
@@ -84,13 +84,3 @@ def _dump(value: object) -> str:
 def _stop(number: int, frame: FrameType | None) -> None:
     """End as by Ctrl-C, so that the clone and its processes go too."""
     raise KeyboardInterrupt
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1; 0.01 is one point")
-    return value

@@ -40,7 +40,7 @@ def guarded(action: Callable[[], None]) -> int:
 def run_stage(doc: str, action: Callable[[Path], None]) -> None:
     """Run a stage without a variant from the project's root and exit."""
     _parser(doc).parse_args()
-    _run("", action, wait=False)  # it loads less than would be waited for
+    _run("", action)
 
 
 def run_variant_stage(
@@ -54,9 +54,12 @@ def run_variant_stage(
     _run(variant, lambda root: action(root, variant))
 
 
-def _run(variant: str, action: Callable[[Path], None], wait: bool = True) -> None:
-    """Run `action` while no other process runs the same stage of the same variant here."""
-    if (code := handed_over(wait)) is not None:
+def _run(variant: str, action: Callable[[Path], None]) -> None:
+    """Run `action` while no other process runs the same stage of the same variant here.
+
+    Stages without a variant load less than they would wait for.
+    """
+    if (code := handed_over(wait=bool(variant))) is not None:
         sys.exit(code)
     end_at_once()
     stage = Path(sys.argv[0]).stem

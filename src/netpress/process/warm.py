@@ -230,7 +230,7 @@ def load() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in (TRANSLATIONS, "torch_pruning"):
-            with suppress(ImportError):  # of a torch that has it elsewhere
+            with suppress(ImportError):  # of other versions, or left out
                 importlib.import_module(name)
         keep_translations()
         torch.onnx.export(torch.nn.Linear(1, 1).eval(), (torch.zeros(1, 1),), dynamo=True, verbose=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import NetpressError
@@ -84,7 +85,7 @@ def choose(study: Study, curves: Sequence[str], budget: Budget, smallest: bool) 
     points = points_of(study, curves)
     if not points:
         raise NetpressError("there are no models; run 'dvc repro'")
-    fitting = [p for p in points if budget.excess(study.measured(p.id)) <= 1]
+    fitting = [p for p in points if budget.excess(study.measured(p.id)) <= 1 + 1e-9]  # sums of fractions are rounded
     if not fitting:
         raise NetpressError(_nothing(study, points, budget))
     by_accuracy = sorted(fitting, key=lambda p: (-p.val_acc, p.onnx_bytes, p.id))
@@ -109,29 +110,24 @@ def _beside(differences: Differences, other: str, chosen: str) -> Beside:
 def origin_of(study: Study, model_id: str) -> str | None:
     """Return the first of a model's line, or its teacher: of a pruned and quantized one the network that was pruned."""
     model = study.by_id[ModelId(model_id).base]
-    if model.parent is None:
-        return None
-    return origin_of(study, model.parent) if "from" in model.parents and _is_made(study, model.parent) else model.parent
-
-
-def _is_made(study: Study, model_id: ModelId) -> bool:
-    return "from" in study.by_id[model_id.base].parents
+    above = model.parents.get("from")
+    if above is None or "from" not in study.by_id[above.base].parents:
+        return model.parent
+    return origin_of(study, above)
 
 
 def _nothing(study: Study, points: Sequence[Point], budget: Budget) -> str:
     """Say that nothing fits, and what comes closest."""
     closest = min(points, key=lambda p: (budget.excess(study.measured(p.id)), -p.val_acc))
     measured = study.measured(closest.id)
-    asked = [f"at most {write(limit)} ({name})" for limit, (write, name) in _named(budget)]
+    asked, has = [], [f"{units.percent(measured.val_acc)} %"]
     if budget.lowest:
         asked.append(f"at least {units.percent(budget.lowest)} %")
-    has = [write(getattr(measured, key)) for key in budget.limits for write, _ in [LIMITS[key]]]
-    has.append(f"{units.percent(measured.val_acc)} %")
+    for key, limit in budget.limits.items():
+        write, name = LIMITS[key]
+        asked.append(f"at most {write(limit)} ({name})")
+        has.append(write(getattr(measured, key)))
     return f"no model has {' and '.join(asked)}; closest is {closest.id} with {' and '.join(has)}"
-
-
-def _named(budget: Budget) -> list[tuple[float, tuple[Callable[[float], str], str]]]:
-    return [(limit, LIMITS[key]) for key, limit in budget.limits.items()]
 
 
 def text(study: Study, choice: Choice) -> str:
@@ -144,7 +140,7 @@ def text(study: Study, choice: Choice) -> str:
         if other:
             told = f"{other.difference} points{', which may be chance' if other.is_level else ''}"
             lines.append(f"  beside {title}, {other.id}: {told}; {_sizes(study, choice, other)}")
-    return "\n".join([*lines, f"  {folder(choice.id)}", ""])
+    return "\n".join([*lines, f"  {_folder(choice)}", ""])
 
 
 def _figures(measured: Measured) -> str:
@@ -158,11 +154,6 @@ def _sizes(study: Study, choice: Choice, other: Beside) -> str:
     return f"{units.times(its, own)} smaller" if own <= its else f"{units.times(own, its)} larger"
 
 
-def folder(model_id: str) -> str:
-    """Return where a model's files lie, below the project's folder."""
-    return f"models/{model_id}"
-
-
 def as_json(study: Study, choice: Choice) -> dict[str, Any]:
     """Return the choice for scripts."""
 
@@ -172,7 +163,11 @@ def as_json(study: Study, choice: Choice) -> dict[str, Any]:
         return _row(study, other.id) | {"difference": other.difference, "is_level": other.is_level}
 
     others = {"origin": choice.origin, "runner_up": choice.runner_up, "smallest_level": choice.smallest_level}
-    return _row(study, choice.id) | {"folder": folder(choice.id)} | {name: row(other) for name, other in others.items()}
+    return _row(study, choice.id) | {"folder": _folder(choice)} | {name: row(other) for name, other in others.items()}
+
+
+def _folder(choice: Choice) -> str:
+    return ModelId(choice.id).folder(Path()).as_posix()
 
 
 def _row(study: Study, model_id: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from netpress.params.items import Claim
 from netpress.report import units
 from netpress.report.collect import Study
 from netpress.report.crossed import WITHIN, Crossed, needed
-from netpress.report.curves import CONTROL as CONTROL_VAL_ACC
+from netpress.report.curves import CONTROL_VAL_ACC
 from netpress.report.differences import OPEN, Accuracy, Differences, Pair
 from netpress.report.markdown import table
 
@@ -25,11 +25,12 @@ HOLDS, FAILS = "holds", "does not hold"
 DIGITS = 6
 METHOD = """\
 Differences are taken image by image over the n seeds that both models have. The interval is that of the crossed test:
-seeds and images are both samples, and how much seeds matter is estimated from all comparisons of the table. With one
-seed it speaks of these two networks alone. An order *holds* if every interval of neighbours lies above 0 and *does not
-hold* if that of any two of its models lies below; models are equal if the 90 % interval lies within the margin (two
-one-sided tests), and are not if the 95 % interval lies outside. Else: *cannot tell*, and the table says how many seeds
-or validation images would decide it, were the difference seen the true one.
+seeds and images are both samples, and how much seeds matter is estimated from all comparisons of the table that are of
+one kind: of networks trained apart, or of one training. With one seed it speaks of these two networks alone. An order
+*holds* if every interval of neighbours lies above 0 and *does not hold* if that of any two of its models lies below;
+models are equal if the 90 % interval lies within the margin (two one-sided tests), and are not if the 95 % interval
+lies outside. Else: *cannot tell*, and the table says how many seeds or validation images would decide it, were the
+difference seen the true one.
 """
 
 

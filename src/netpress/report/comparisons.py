@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from netpress.report import units
 from netpress.report.collect import Model, Round, Study
-from netpress.report.curves import CONTROL, Curve
+from netpress.report.curves import CONTROL_VAL_ACC, Curve
 from netpress.report.differences import Accuracy, Differences, Pair
 from netpress.report.markdown import table
 from netpress.report.overview import accuracy, method_words
@@ -190,7 +190,7 @@ def _pairs(curve: Curve, row: Round) -> list[Pair]:
     """Return what a round is held against: its parent, and its control if it has one."""
     name = f"{curve.model_id}/round_"
     parent, pruned = Accuracy(f"{name}0"), Accuracy(f"{name}{row.round}")
-    control = [(Accuracy(pruned.model_id, CONTROL), pruned)] if row.control_val_acc is not None else []
+    control = [(Accuracy(pruned.model_id, CONTROL_VAL_ACC), pruned)] if row.control_val_acc is not None else []
     return [*([(parent, pruned)] if row.round else []), *control]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from netpress.report.collect import Round, Study
 
 COLUMNS = ("round", "rate", "params", "macs", "onnx_bytes", "channels_share", "epochs_total", "val_acc")
-CONTROL = "control_val_acc"
+CONTROL_VAL_ACC = "control_val_acc"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def _repeats(item: Any, main: Any) -> bool:
 def columns_of(curves: Sequence[Curve]) -> list[str]:
     """Return the columns of a curve's CSV: the control's only if some round has one."""
     has_control = any(r.control_val_acc is not None for curve in curves for r in curve.rounds)
-    return [*COLUMNS, CONTROL] if has_control else list(COLUMNS)
+    return [*COLUMNS, CONTROL_VAL_ACC] if has_control else list(COLUMNS)
 
 
 def curve_rows(curve: Curve, columns: Sequence[str]) -> list[dict[str, Any]]:

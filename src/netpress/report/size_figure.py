@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def draw(points: Sequence[Point], halves: Mapping[str, float]) -> bytes:
     """Return the PNG of all networks on one plane; the models of the front are named, rounds are small points.
 
-    `halves` are what `pareto.intervals` says of the points: bars, but for rounds, which would crowd the figure.
+    `halves` are what `pareto.intervals` says of some of the points: bars.
     """
     if not points:
         return style.message("No model in params.yaml")
@@ -29,7 +29,7 @@ def _draw(points: Sequence[Point], halves: Mapping[str, float], figure: "Figure"
     axes = figure.add_subplot()
     sizes = [p.onnx_bytes for p in points]
     style.log_x(axes, sizes, style.tick_size, "Size of the ONNX file (log scale)", margin=1.9)
-    bars = [(p, halves[p.id]) for p in points if p.id in halves and not p.is_round]
+    bars = [(p, halves[p.id]) for p in points if p.id in halves]
     ends = [p.val_acc + sign * half for p, half in bars for sign in (-1, 1)]
     style.percent_y(axes, [100 * accuracy for accuracy in (*(p.val_acc for p in points), *ends)], above=0.1)
     style.grid(axes)

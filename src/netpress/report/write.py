@@ -47,7 +47,8 @@ def make_report(root: Path, study: Study) -> Report:
     curves = drawn_curves(study)
     points = pareto.points_of(study, [curve.model_id for curve in curves])
     on_front = pareto.front(points)
-    beaten = pareto.behind(study, [point for point in points if point.id in study.by_id], on_front)
+    models = [point for point in points if not point.is_round]
+    beaten = pareto.behind(study, models, on_front)
     notes = [text for text in (_data_note(root), _missing_note(study), _chance_note(study)) if text]
     judged = claims.judge(study)
     shown = experiments.experiments_text(study, judged, class_names(root)) if study.experiments else ""
@@ -56,7 +57,7 @@ def make_report(root: Path, study: Study) -> Report:
         Path("metrics/summary.csv"): csv_text(overview.csv_rows(study, beaten), overview.CSV_COLUMNS),
     }
     numbers = {SUMMARY: overview.summary(study), CLAIMS: claims.as_metrics(judged)}
-    return Report(numbers, judged, texts | _curve_texts(curves), curves, points, pareto.intervals(study, points))
+    return Report(numbers, judged, texts | _curve_texts(curves), curves, points, pareto.intervals(study, models))
 
 
 def write_report(root: Path, study: Study) -> list[Path]:
