@@ -13,7 +13,7 @@ from netpress.core import artifacts
 from netpress.core.artifacts import HISTORY, ONNX, SPEC, WEIGHTS, Spec, load_model, save_model, weights_as_bytes
 from netpress.core.context import Method
 from netpress.core.edits import resize_edit, sizes_of
-from netpress.core.export import OnnxModule, export_onnx
+from netpress.core.export import OnnxModule, Shelf, export_onnx
 from netpress.core.measure import count_params, weight_bytes
 from netpress.core.networks import build_model
 from netpress.factorize.methods import tucker2
@@ -127,17 +127,17 @@ def test_a_graph_that_is_kept_gives_the_bytes_of_a_network_of_its_own(arch, opti
     first, second = (build_model(arch, 5, 3, **options).eval() for _ in range(2))
     graphs = {}
     for network in (first, second):
-        kept = export_onnx(network, 3, 32, 32, structure="x", graphs=graphs)
+        kept = export_onnx(network, 3, 32, 32, shelf=Shelf(graphs, "x"))
         assert kept == export_onnx(network, 3, 32, 32)
     assert list(graphs) == ["x"]
 
 
 def test_a_graph_of_another_structure_is_refused():
     graphs = {}
-    export_onnx(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval(), 3, 2, 2, structure="x", graphs=graphs)
+    export_onnx(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval(), 3, 2, 2, shelf=Shelf(graphs, "x"))
     other = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU()).eval()
     with pytest.raises(ArtifactError, match=r"^the network: the exported ONNX model is off by"):
-        export_onnx(other, 3, 2, 2, structure="x", graphs=graphs)
+        export_onnx(other, 3, 2, 2, shelf=Shelf(graphs, "x"))
 
 
 @pytest.fixture

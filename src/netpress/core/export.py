@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,20 +18,26 @@ TOLERANCE = 1e-4
 Graphs = dict[str, Any]
 
 
+class Shelf(NamedTuple):
+    """Where the graph of a network is kept for all of its structure: tracing takes seconds."""
+
+    graphs: Graphs
+    structure: str
+
+
 def export_onnx(
     network: nn.Module,
     in_channels: int,
     height: int,
     width: int,
     name: str = "the network",
-    structure: str = "",
-    graphs: Graphs | None = None,
+    shelf: Shelf | None = None,
 ) -> bytes:
     """Export `network` (on the CPU, in eval mode) and check the result against it.
 
     The input is `images` (N, in_channels, height, width) float32, normalized; the output `logits` (N, classes).
-    Messages call the network `name`. Tracing takes seconds, so a graph is traced once for all networks of a
-    `structure`: it is kept in `graphs`, and filled with the weights of each.
+    Messages call the network `name`. Its graph is taken from the `shelf`, or traced and laid there, and filled with the
+    weights.
 
     Raises:
         ArtifactError: it cannot be exported, or the exported model computes something else.
@@ -39,12 +45,12 @@ def export_onnx(
     example = torch.linspace(-1, 1, 2 * in_channels * height * width).reshape(2, in_channels, height, width)
     network = network.to(memory_format=torch.contiguous_format)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    known = {} if graphs is None else graphs
+    graphs, structure = shelf or Shelf({}, "")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        if structure not in known:
-            known[structure] = _traced(network, example, name)
-        data = _filled(known[structure], network)
+        if structure not in graphs:
+            graphs[structure] = _traced(network, example, name)
+        data = _filled(graphs[structure], network)
     with torch.inference_mode():
         expected = network(example)
     error = float((OnnxModule(data, 1, name=f"the ONNX model of {name}")(example) - expected).abs().max())

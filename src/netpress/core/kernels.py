@@ -1,13 +1,15 @@
-"""Convolutions on small maps, tap by tap: oneDNN, which PyTorch uses on CPUs, is slow there.
+"""Convolutions on small maps as matrix products: oneDNN, which PyTorch uses on CPUs, is slow there.
 
 A 3x3 kernel on a map of 2x2 meets the map with four of its nine taps at each place, and padding with the others. Here
-each tap that meets the map is one matrix product. Which convolutions go this way is a rule of shape and instruction
-set, never of timing, so that the same machine always computes the same.
+each tap that meets the map is one matrix product; where few channels make these small, all of them are one, of the
+whole map. Which convolutions go this way is a rule of shape and instruction set, never of timing, so that the same
+machine always computes the same.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +19,12 @@ Pair = tuple[int, int]
 
 #: Places of the output, at most, and weights of a tap (inputs times outputs), at least, from which taps are faster.
 BOUNDS = ((1, 1), (4, 64 * 64), (16, 256 * 256), (64, 512 * 512))
-#: Places of the output, at most, of 1x1 kernels with a stride.
+#: Places of the output, at most, of 1x1 kernels.
 POINTWISE = 16
+#: Pairs of a place of the output and one of the input, at most, and entries of a map's matrix, at most, up to which one
+#: product of whole maps is faster than one a tap.
+PAIRS = 64
+ENTRIES = 2**18
 
 
 class Tap(NamedTuple):
@@ -64,14 +70,12 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
-        last = all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
         height, width = map(_extent, x.shape[2:], weight.shape[2:], stride, padding)
         places = x.permute(0, 2, 3, 1)
         out = x.new_zeros((len(x), height, width, len(weight)))
         for tap in taps(x.shape[2:], weight.shape[2:], stride, padding):
             out[:, *tap.outputs] += places[:, *tap.inputs] @ weight[:, :, *tap.kernel].t()
-        layout = torch.channels_last if last else torch.contiguous_format  # as PyTorch's: what follows may view it
-        return out.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        return _laid_out(out, x, weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -138,12 +142,62 @@ def convolve(
         stride, padding: rows and columns.
         groups: 1, or C where O is C too: a depthwise convolution.
     """
-    out = (_Convolution if groups == 1 else _Depthwise).apply(x, weight, stride, padding)
+    (outputs, channels), kernel = weight.shape[:2], (weight.shape[2], weight.shape[3])
+    if groups > 1:
+        out = _Depthwise.apply(x, weight, stride, padding)
+    elif kernel == stride == (1, 1) and padding == (0, 0):
+        out = _pointwise(x, weight)
+    elif _is_dense((x.shape[2], x.shape[3]), kernel, stride, padding, outputs * channels):
+        out = _dense(x, weight, stride, padding)
+    else:
+        out = _Convolution.apply(x, weight, stride, padding)
     return out if bias is None else out + bias[:, None, None]
 
 
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve with a 1x1 kernel: a linear layer at each place."""
+    return _laid_out(nn.functional.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0]), x, weight)
+
+
+def _dense(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """Convolve as a linear layer of whole maps, whose matrix holds the kernel's taps and zeros where none reaches."""
+    (outputs, channels), kernel, size = weight.shape[:2], (weight.shape[2], weight.shape[3]), (x.shape[2], x.shape[3])
+    height, width = map(_extent, size, kernel, stride, padding)
+    blocks = nn.functional.pad(weight.permute(2, 3, 0, 1).flatten(0, 1), (0, 0, 0, 0, 0, 1))
+    blocks = blocks.index_select(0, _taps_of_pairs(size, kernel, stride, padding))
+    matrix = blocks.view(height * width, -1, outputs, channels).transpose(1, 2).reshape(height * width * outputs, -1)
+    out = nn.functional.linear(x.permute(0, 2, 3, 1).flatten(1), matrix)
+    return _laid_out(out.view(len(x), height, width, outputs), x, weight)
+
+
+def _laid_out(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Return (B, H, W, C) as (B, C, H, W) in the memory format that PyTorch's convolution of `x` has."""
+    last = all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
+    layout = torch.channels_last if last else torch.contiguous_format  # what follows may view it
+    return out.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
+
+@cache
+def _taps_of_pairs(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+    """Return which tap joins each place of the output and each of the input, (pairs,); for none, the number of taps."""
+    height, width = map(_extent, size, kernel, stride, padding)
+    table = torch.full((height, width, *size), kernel[0] * kernel[1])
+    for y, x, i, j in product(range(height), range(width), range(kernel[0]), range(kernel[1])):
+        row, column = y * stride[0] - padding[0] + i, x * stride[1] - padding[1] + j
+        if 0 <= row < size[0] and 0 <= column < size[1]:
+            table[y, x, row, column] = i * kernel[1] + j
+    return table.flatten()
+
+
+def _is_dense(size: Pair, kernel: Pair, stride: Pair, padding: Pair, weights: int) -> bool:
+    """Say whether the product of whole maps is the fastest; `weights` are those of a tap."""
+    height, width = map(_extent, size, kernel, stride, padding)
+    pairs = height * width * size[0] * size[1]
+    return kernel != (1, 1) and 1 < pairs <= PAIRS and pairs * weights <= ENTRIES
+
+
 def by_taps(layer: nn.Conv2d, size: Pair) -> bool:
-    """Say whether training `layer` on maps of `size` (rows, columns) is faster tap by tap.
+    """Say whether training `layer` on maps of `size` (rows, columns) is faster by matrix products than by oneDNN.
 
     The bounds were measured on AVX2 for batches of 128 (`benchmarks/kernels.py`).
     """
@@ -157,10 +211,12 @@ def by_taps(layer: nn.Conv2d, size: Pair) -> bool:
         return size[0] < kernel[0]
     if layer.groups > 1:
         return False
-    if kernel == (1, 1) and stride != (1, 1):
-        return height * width <= POINTWISE
     weights = layer.in_channels * layer.out_channels
-    return any(height * width <= places and weights >= least for places, least in BOUNDS)
+    if kernel == (1, 1):
+        return height * width <= POINTWISE
+    return _is_dense(size, kernel, stride, _pair(padding), weights) or any(
+        height * width <= places and weights >= least for places, least in BOUNDS
+    )
 
 
 @contextmanager

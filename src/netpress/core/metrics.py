@@ -16,6 +16,8 @@ from pydantic import ConfigDict, Field, model_validator
 from netpress.params.schema import Strict
 
 VAL_ACC = "val_acc"
+#: Accuracy of a pruned shape trained from scratch.
+CONTROL_VAL_ACC = "control_val_acc"
 #: What follows the key of an accuracy where it is said which images are named right.
 RIGHT = "_right"
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -21,9 +21,9 @@ from netpress.core.batches import batches_per_epoch
 from netpress.core.context import Context
 from netpress.core.dataset import Manifest
 from netpress.core.engine import History
-from netpress.core.export import export_onnx, with_metadata
+from netpress.core.export import Shelf, export_onnx, with_metadata
 from netpress.core.measure import count_macs, count_params, evaluate, evidence, weight_bytes
-from netpress.core.metrics import RIGHT, VAL_ACC
+from netpress.core.metrics import CONTROL_VAL_ACC, RIGHT, VAL_ACC
 from netpress.core.networks import build_model, require_rebuilt
 from netpress.core.resume import Workspace, finished_seed
 from netpress.params.items import Design
@@ -32,8 +32,6 @@ from netpress.process.blame import blamed
 
 #: With fewer steps than this, networks from scratch are seldom better than chance.
 FEW_STEPS = 200
-#: Accuracy of a pruned shape trained from scratch.
-CONTROL = "control_val_acc"
 #: What training varies from seed to seed.
 VARYING = (
     "val_acc",
@@ -44,7 +42,7 @@ VARYING = (
     "train_acc",
     "val_ece",
     "teacher_agreement",
-    CONTROL,
+    CONTROL_VAL_ACC,
 )
 HISTORY_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc"]
 
@@ -144,7 +142,7 @@ def save(context: Context, folder: Path, seed: int, made: Made, model_id: ModelI
     in_channels, size = data.channels, data.resolution
     name = f"{model_id or context.model_id} seed {seed}"
     structure = json.dumps([made.arch, made.options, made.edits, len(context.classes)], sort_keys=True)
-    onnx = export_onnx(network, in_channels, size, size, name, structure, context.graphs)
+    onnx = export_onnx(network, in_channels, size, size, name, Shelf(context.graphs, structure))
     spec = Spec(
         model_id=model_id or context.model_id,
         seed=seed,
@@ -212,7 +210,7 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
         merged[key] = statistics.fmean(values)
         if len(rows) > 1:
             merged[f"{key}_std"] = statistics.stdev(values)
-    for key in (key for key in (VAL_ACC, CONTROL) if key in rows[0]):
+    for key in (key for key in (VAL_ACC, CONTROL_VAL_ACC) if key in rows[0]):
         merged[f"{key}_by_seed"] = [row[key] for row in rows]
     for key in (key for key in rows[0] if key.endswith(RIGHT)):
         merged[key] = [row[key] for row in rows]

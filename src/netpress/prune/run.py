@@ -23,10 +23,10 @@ from netpress.core.bn_recalibration import recalibrate
 from netpress.core.context import Context, Method
 from netpress.core.edits import Sizes, resize_edit, sizes_of
 from netpress.core.measure import Quality, count_params, evaluate, evidence
-from netpress.core.metrics import RIGHT, VAL_ACC
+from netpress.core.metrics import CONTROL_VAL_ACC, RIGHT, VAL_ACC
 from netpress.core.networks import build_edited, require_rebuilt
 from netpress.core.resume import Workspace
-from netpress.core.seeds import CONTROL, Made, run_seeds, save
+from netpress.core.seeds import Made, run_seeds, save
 from netpress.params.items import Prune
 from netpress.params.plugins import misfit
 from netpress.params.schema import AUTO, LAST
@@ -174,7 +174,7 @@ def _train_control(curve: Curve, number: int, place: Path) -> dict[str, Any]:
     label = f"control of round {number} ({spec.params:,} parameters)"
     name = f"round_{number}_control_fit"
     history = context.fit(curve.work, name, network, curve.seed, epochs=epochs, recipe=recipe, label=label)
-    return {f"{CONTROL}{suffix}": history[-1][f"{VAL_ACC}{suffix}"] for suffix in ("", RIGHT)}
+    return {f"{CONTROL_VAL_ACC}{suffix}": history[-1][f"{VAL_ACC}{suffix}"] for suffix in ("", RIGHT)}
 
 
 def _example(spec: Spec) -> Tensor:

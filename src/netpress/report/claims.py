@@ -12,11 +12,11 @@ from typing import Any
 
 from netpress.base.errors import ArtifactError
 from netpress.base.model_id import CONTROL, ModelId
+from netpress.core.metrics import CONTROL_VAL_ACC
 from netpress.params.items import Claim
 from netpress.report import units
 from netpress.report.collect import Study
 from netpress.report.crossed import WITHIN, Crossed, needed
-from netpress.report.curves import CONTROL_VAL_ACC
 from netpress.report.differences import OPEN, Accuracy, Differences, Pair
 from netpress.report.markdown import table
 

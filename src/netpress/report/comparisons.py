@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from netpress.core.metrics import CONTROL_VAL_ACC
 from netpress.report import units
 from netpress.report.collect import Model, Round, Study
-from netpress.report.curves import CONTROL_VAL_ACC, Curve
+from netpress.report.curves import Curve
 from netpress.report.differences import Accuracy, Differences, Pair
 from netpress.report.markdown import table
 from netpress.report.overview import accuracy, method_words

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from netpress.core.metrics import CONTROL_VAL_ACC
 from netpress.report.collect import Round, Study
 
 COLUMNS = ("round", "rate", "params", "macs", "onnx_bytes", "channels_share", "epochs_total", "val_acc")
-CONTROL_VAL_ACC = "control_val_acc"
 
 
 @dataclass(frozen=True)
