@@ -185,8 +185,10 @@ class Server:
     """Runs stages of projects in a process that has everything imported; see stage_server.py."""
 
     def __init__(self):
-        command = [sys.executable, str(Path(__file__).parent / "stage_server.py")]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        script = Path(__file__).parent / "stage_server.py"
+        fork = f"import sys; sys.argv = [{str(script)!r}]; from netpress.process.warm import handed_over as f; sys.exit(f())"
+        command, pipe = [sys.executable, "-c", fork], subprocess.PIPE
+        self._process = subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, text=True)
 
     def run(self, folder, stage, *args, kill_after=None, kill_at=None, share=None, patch=None):
         request = {"script": str(folder / f"stages/{stage}.py"), "args": args, "cwd": str(folder)}

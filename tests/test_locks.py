@@ -11,8 +11,8 @@ import time
 import pytest
 from little import STAGES, Server, copy_of, environment, forget, make_project, results, run, start
 
-SLOW = "import time, netpress.core.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(3), f(*a))[1]"
-DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 100, "init": "none"}
+SLOW = "import time, netpress.core.engine as e; f = e.evaluate; e.evaluate = lambda *a: (time.sleep(1.5), f(*a))[1]"
+DESIGN = {"arch": "compact_cnn", "options": {"width": 0.5}, "recipe": "plain", "epochs": 40, "init": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def wait_for(process, text):
 
 @pytest.fixture(scope="module")
 def long_training(server, little_run, tmp_path_factory):
-    """A project whose teacher trains for some ten seconds, and the results of an undisturbed run."""
+    """A project whose teacher trains for some five seconds, and the results of an undisturbed run."""
     folder = copy_of(little_run, tmp_path_factory.mktemp("long") / "project", train={"teacher": DESIGN})
     whole = copy_of(folder, folder.with_name("whole"))
     for stage, args in STAGES[:3]:
