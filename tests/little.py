@@ -186,7 +186,7 @@ class Server:
 
     def __init__(self):
         script = Path(__file__).parent / "stage_server.py"
-        fork = f"import sys; sys.argv = [{str(script)!r}]; from netpress.process.warm import handed_over as f; sys.exit(f())"
+        fork = f"import sys, netpress.process.warm as w; sys.argv = [{str(script)!r}]; sys.exit(w.handed_over())"
         command, pipe = [sys.executable, "-c", fork], subprocess.PIPE
         self._process = subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, text=True)
 

@@ -40,15 +40,16 @@ TRAINED: dict[str, tuple[float, int]] = {
 
 #: What is made of them.
 OTHERS = (
-    *("prune_sweep/resnet18_rate50", "prune_sweep/student_rate30", "quantize/resnet18_fp16", "quantize/resnet18_int8"),
-    *("quantize/student_int8", "quantize/student_w8", "quantize/student_w4", "quantize/pruned_int8"),
+    *("prune_sweep/resnet18_rate50", "quantize/resnet18_fp16", "quantize/resnet18_int8"),
+    *("quantize/student_int8", "quantize/student_w4", "quantize/pruned_int8"),
 )
 
 
 def sample_params(**changes: Any) -> Params:
     """Return profiles/default.yaml with some sections replaced (validated models, not raw YAML).
 
-    What the profile has beside the models of `TRAINED` and `OTHERS` is left out, so that adding one changes no table.
+    What the profile has beside the models of `TRAINED` and `OTHERS` is left out, so that adding one changes no table;
+    a curve of another network is added.
     """
     whole = load(DEFAULT)
     known = {*TRAINED, *OTHERS}
@@ -58,6 +59,10 @@ def sample_params(**changes: Any) -> Params:
     }
     of_the_last = sections["quantize"]["pruned_int8"].model_copy(update={"parent": ModelId("prune/main")})
     sections["quantize"] |= {"pruned_int8": of_the_last}
+    of_the_student = {"parent": ModelId("distill/kd_strong"), "rate": 0.3}
+    sections["prune_sweep"] |= {
+        "student_rate30": sections["prune_sweep"]["resnet18_rate50"].model_copy(update=of_the_student)
+    }
     claims = {
         name: claim for name, claim in whole.claims.items() if not any(n.endswith(CONTROL) for n in claim.order)
     }  # the samples have no controls

@@ -100,8 +100,8 @@ FAULTS = [
     ("claims.int8.equal", ["prune/main", "prune/main/round_2/control"], "add 2 to prune.control_rounds"),
     (
         "claims.int8.equal",
-        ["prune/main", "prune_sweep/student_rate30/control"],
-        "it has none; add last to prune_sweep.s",
+        ["prune/main", "prune_sweep/resnet18_rate50/control"],
+        "it has none; add last to prune_sweep.r",
     ),
     ("claims.int8.equal", ["prune/main", "train/plain_cnn/control"], "only pruned models have controls"),
     ("claims.int8.equal", ["prune/main", "prune/man/control"], "claims.int8.equal.1: no model 'prune/man', did you"),
