@@ -71,12 +71,9 @@ def test_the_example_of_the_docs_predicts_as_the_pipeline_does(trained, tmp_path
     monkeypatch.chdir(trained)
     (tmp_path / "pictures").mkdir()
     (tmp_path / "photo.jpg").rename(tmp_path / "pictures/photo.jpg")
-    assert (
-        main(["predict", "train/teacher", str(tmp_path / "out.csv"), "--images", str(tmp_path / "pictures"), "--names"])
-        == 0
-    )
+    assert main(["predict", "train/teacher", str(tmp_path / "pictures"), "--csv", str(tmp_path / "out.csv")]) == 0
     with (tmp_path / "out.csv").open(newline="") as stream:
-        assert [row["label"] for row in csv.DictReader(stream)] == [named]
+        assert [row["class_1"] for row in csv.DictReader(stream)] == [named]
 
 
 def test_the_example_shows_transparent_pixels_white(trained, tmp_path, monkeypatch, capsys):

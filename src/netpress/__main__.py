@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import sys
 
-from netpress.cli import choose, diff, doctor, predict, report, run, use, verify
+from netpress.cli import choose, diff, doctor, export, latency, predict, report, run, use, verify
 from netpress.process.script import guarded
 
 COMMANDS = {
@@ -19,6 +19,8 @@ COMMANDS = {
     "choose": choose,
     "verify": verify,
     "diff": diff,
+    "latency": latency,
+    "export": export,
     "predict": predict,
 }
 #: Packages named by --version, the first of them this one.

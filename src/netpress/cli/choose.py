@@ -2,20 +2,27 @@
 
     python -m netpress choose --max-bytes 250kB            the most accurate model of at most 250 kB
     python -m netpress choose --max-macs 1M --max-params 50k --json
+    python -m netpress choose --max-latency 0.2            milliseconds of an image, as `latency` measured them here
     python -m netpress choose --max-drop 1 --of train/resnet18_strong    the smallest that loses at most one point
 
-It reads metrics/ alone; models that are not made yet do not count. The exit code is 1 where nothing fits.
+It reads metrics/ alone, and for times reports/latency.json; models that are not made yet do not count. The exit code is
+1 where nothing fits.
 """
 
 import argparse
 import json
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netpress.base.errors import NetpressError
 from netpress.base.model_id import ModelId
 from netpress.base.project import find_root, metrics_file
 from netpress.cli._arguments import number_up_to
 from netpress.cli.report import up_to_date
+
+if TYPE_CHECKING:
+    from netpress.report.collect import Study
 
 FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)(b?)", re.IGNORECASE)
@@ -26,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-bytes", metavar="SIZE", type=_size, help="of the ONNX file, such as 1MB or 250kB")
     parser.add_argument("--max-params", metavar="COUNT", type=_count, help="parameters, such as 50k")
     parser.add_argument("--max-macs", metavar="COUNT", type=_count, help="multiply-adds of an image, such as 1.5M")
+    parser.add_argument(
+        "--max-latency", metavar="MS", type=_milliseconds, help="of one image on one thread, such as 0.5 or 0.5ms"
+    )
     drop = "points of validation accuracy that may be lost: takes the smallest model, not the most accurate"
     parser.add_argument("--max-drop", metavar="POINTS", type=number_up_to(100, "1 is one point"), help=drop)
     parser.add_argument("--of", metavar="MODEL", help="the model that --max-drop is measured from")
@@ -36,8 +46,9 @@ def run(args: argparse.Namespace) -> None:
     """Print the choice among the models of the project around the current folder."""
     amounts = {"onnx_bytes": args.max_bytes, "params": args.max_params, "macs": args.max_macs}
     limits = {key: value for key, value in amounts.items() if value is not None}
-    if not limits and args.max_drop is None:
-        raise NetpressError("name a budget: --max-bytes, --max-params, --max-macs or --max-drop; see --help")
+    if not limits and args.max_drop is None and args.max_latency is None:
+        names = "--max-bytes, --max-params, --max-macs, --max-latency or --max-drop"
+        raise NetpressError(f"name a budget: {names}; see --help")
     if (args.max_drop is None) != (args.of is None):
         raise NetpressError("--max-drop and --of go together: --max-drop 1 --of train/resnet18_strong")
     from netpress.graph.checks import load_checked
@@ -54,10 +65,30 @@ def run(args: argparse.Namespace) -> None:
         if ModelId(args.of).base not in study.by_id:
             raise NetpressError(f"--of: no model '{args.of}'{near_or_known(args.of, list(study.by_id))}")
         lowest = study.measured(args.of).val_acc - args.max_drop / 100
-    budget = choice.Budget(limits, lowest)
     curves = [curve.model_id for curve in drawn_curves(study)]
+    measured = {} if args.max_latency is None else _milliseconds_of(root, study, curves)
+    budget = choice.Budget(limits, lowest, args.max_latency, measured)
     found = choice.choose(study, curves, budget, smallest=args.max_drop is not None)
     print(json.dumps(choice.as_json(study, found)) if args.json else choice.text(study, found), end="\n" * args.json)
+
+
+def _milliseconds_of(root: Path, study: "Study", curves: list[str]) -> dict[str, float]:
+    """Return the time of an image of each model that was measured as it is now."""
+    from netpress.deploy import latency
+    from netpress.report.pareto import points_of
+
+    known = {point.id: study.measured(point.id).weights_sha256 for point in points_of(study, curves)}
+    return latency.milliseconds(latency.read(root), known, latency.Setting(1, 1))
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text.strip().removesuffix("ms"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; write milliseconds, such as 0.5 or 0.5ms")
+    return value
 
 
 def _amount(text: str, kind: str) -> float:

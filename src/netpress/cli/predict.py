@@ -1,59 +1,103 @@
-"""Name the classes of images that have no labels.
+"""Name the classes of pictures.
 
-Writes the table that the Food-11 course asks for, `Id,label`: of the images that the data source has without labels
-(`testing/` of Food-11), or of any pictures with --images. Id is the picture's name without its ending, label the number
-of the class.
+    python -m netpress predict distill/kd_strong photo.jpg more/         the three likeliest classes of each
+    python -m netpress predict shipped photos.zip --top 1 --csv out.csv  an exported folder, into a table
+    python -m netpress predict distill/kd_strong --course out.csv        the data's pictures without labels
+
+The model is a model id of the project, a model folder, or a folder of `export`; places are pictures, folders of them at
+any depth, or archives. Pictures that cannot be used are named at the end, and the exit code is then 1; all others are
+done. `--course` writes the table that the Food-11 course asks for, `Id,label`: Id is a picture's name without its
+ending, label the number of its class; without places it is of the images that the data source has without labels.
 """
 
 import argparse
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netpress.base import files
 from netpress.base.errors import ConfigError, DataError
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, find_root
+from netpress.cli._arguments import whole_number
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from netpress.core.artifacts import Loaded, Spec
+    from netpress.deploy.predictor import Predictor
 
 LABEL = "label"
+#: Images of the prepared data that are named at once.
 BATCH = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a model id such as distill/kd_strong or prune/main/round_2")
-    parser.add_argument("out", metavar="OUT.csv", type=Path, help="the table to write")
-    parser.add_argument("--images", metavar="PLACE", type=Path, help="a folder or archive of pictures, at any depth")
-    parser.add_argument("--names", action="store_true", help="write the names of the classes instead of their numbers")
-    parser.add_argument("--force", action="store_true", help="overwrite OUT.csv if it exists")
+    parser.add_argument("model", metavar="MODEL", help="a model id, a model folder, or a folder of `export`")
+    parser.add_argument(
+        "places", metavar="PLACE", type=Path, nargs="*", help="a picture, a folder or an archive of them"
+    )
+    parser.add_argument(
+        "--top", type=whole_number, default=3, metavar="K", help="classes for each picture (default: 3)"
+    )
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="for scripts: a list of pictures with classes, on stdout")
+    forms.add_argument("--csv", metavar="FILE", type=Path, help="a table with a row for each picture")
+    forms.add_argument("--course", metavar="FILE", type=Path, help="the table Id,label")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the predictions of one model of the project around the current folder."""
-    from netpress.core import artifacts
+    """Name the classes and print them, or write the table that is asked for."""
+    from netpress.ingest.pieces import bad_words
+
+    target = args.csv or args.course
+    if target and target.exists() and not args.force:
+        raise ConfigError(f"{target} exists; name another file, or add --force to overwrite it")
+    if not args.places and not args.course:
+        raise ConfigError("name a picture, a folder or an archive; --course FILE takes the data's unlabelled images")
+    predictor = _predictor(args.model)
+    with ExitStack() as stack:
+        found = _pictures(predictor, args.places, stack) if args.places else _unlabelled(predictor)
+        shares: dict[str, np.ndarray] = {}
+        bad: list[str] = []
+        for name, answer in found:
+            if isinstance(answer, str):
+                bad.append(answer)
+            elif args.course and Path(name).stem in shares:
+                raise DataError(f"two pictures have the name {Path(name).stem}; the table tells them by name")
+            else:
+                shares[Path(name).stem if args.course else name] = answer
+    if args.course:
+        _write_course(args.course, shares)
+    else:
+        _show(args, predictor, shares)
+    if target:
+        print(f"wrote {len(shares):,} predictions of {args.model} to {target}")
+    if bad:
+        raise DataError(f"{bad_words(bad, len(bad), len(bad) + len(shares))}. The others are done")
+
+
+def _predictor(model: str) -> "Predictor":
+    from netpress.core.artifacts import SEEDS, SPEC
+    from netpress.deploy.predictor import CARD, open_exported, open_model
+
+    threads, place = os.cpu_count() or 1, Path(model)
+    if (place / CARD).is_file():
+        return open_exported(place, threads)
+    if any((place / name).is_file() for name in (SPEC, SEEDS)):
+        return open_model(place, threads)
+    return open_model(ModelId(model).folder(find_root()), threads)
+
+
+def _write_course(path: Path, shares: "dict[str, np.ndarray]") -> None:
     from netpress.core.dataset import ID
 
-    if args.out.exists() and not args.force:
-        raise ConfigError(f"{args.out} exists; name another file, or add --force to overwrite it")
-    root = find_root()
-    loaded = artifacts.load(ModelId(args.model).folder(root))
-    pieces = _pictures(args.images, loaded.spec) if args.images else _unlabelled(root, loaded.spec)
-    labels: dict[str, int] = {}
-    for ids, images in pieces:
-        for name, label in zip(ids, _predict(loaded, images), strict=True):
-            if name in labels:
-                raise DataError(f"two pictures have the name {name}; rename one, since the table tells them by name")
-            labels[name] = label
-    shown = loaded.spec.classes if args.names else range(len(loaded.spec.classes))
-    rows = [{ID: name, LABEL: shown[labels[name]]} for name in _in_order(list(labels))]
-    files.write_csv(args.out, rows, [ID, LABEL])
-    print(f"wrote {len(rows):,} predictions of {args.model} to {args.out}")
+    rows = [{ID: name, LABEL: int(shares[name].argmax())} for name in _in_order(list(shares))]
+    files.write_csv(path, rows, [ID, LABEL])
 
 
 def _in_order(names: list[str]) -> list[str]:
@@ -62,63 +106,73 @@ def _in_order(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: (int(name), name) if numbers else (0, name))
 
 
-def _predict(loaded: "Loaded", images: "np.ndarray") -> list[int]:
-    """Return the class of each image; (N, H, W, C) uint8."""
-    import torch
+def _show(args: argparse.Namespace, predictor: "Predictor", shares: "dict[str, np.ndarray]") -> None:
+    """Print the likeliest classes of each picture, or write them as the command line asks."""
+    from netpress.deploy.predictor import as_json, top
 
-    from netpress.core.batches import DeviceSplit
+    rows: list[dict[str, Any]] = []
+    for name, answer in shares.items():
+        best = [(predictor.classes[k], float(answer[k])) for k in top(answer, args.top)]
+        rows.append({"picture": name, "classes": [{"class": c, "probability": round(p, 6)} for c, p in best]})
+    if args.json:
+        print(as_json(rows))
+    elif args.csv:
+        columns = ["picture", *(f"{what}_{k}" for k in range(1, args.top + 1) for what in ("class", "probability"))]
+        files.write_csv(args.csv, [_flat(row) for row in rows], columns[: 1 + 2 * len(predictor.classes)])
+    else:
+        for row in rows:
+            print(row["picture"], *(f"{c['class']} {c['probability']:.1%}" for c in row["classes"]), sep="  ")
 
-    spec = loaded.spec
-    nothing = torch.zeros(len(images), dtype=torch.int64)
-    split = DeviceSplit(
-        torch.from_numpy(images), nothing, len(spec.classes), tuple(spec.mean), tuple(spec.std), channels_last=False
-    )
-    found: list[int] = []
-    with torch.inference_mode():
-        for batch, _ in split.in_order(BATCH):
-            found += loaded.network(batch).argmax(1).tolist()
-    return found
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    cells = {"picture": row["picture"]}
+    for k, found in enumerate(row["classes"], 1):
+        cells |= {f"{what}_{k}": value for what, value in found.items()}
+    return cells
 
 
-def _unlabelled(root: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarray"]]:
-    """Yield ids and images of the prepared data, in pieces."""
+def _unlabelled(predictor: "Predictor") -> Iterator[tuple[str, "np.ndarray"]]:
+    """Yield ids and probabilities of the prepared images without labels."""
     from netpress.core.dataset import load_manifest, load_unlabelled
 
+    root = find_root()
     manifest = load_manifest(root / PREPARED)
+    if not manifest.unlabelled:
+        raise DataError(f"{manifest.source} has no images without labels; name pictures, a folder or an archive")
     images, ids = load_unlabelled(root / PREPARED, manifest)
-    if images.shape[1:] != (spec.height, spec.width, spec.in_channels):
-        raise DataError(
-            f"the prepared images are {images.shape[1]}x{images.shape[2]}x{images.shape[3]}, the model takes "
-            f"{spec.height}x{spec.width}x{spec.in_channels}; run 'dvc repro'"
-        )
+    wanted = (predictor.size, predictor.size, predictor.channels)
+    if images.shape[1:] != wanted:
+        has, takes = ("x".join(map(str, shape)) for shape in (images.shape[1:], wanted))
+        raise DataError(f"the prepared images are {has}, the model takes {takes}; run 'dvc repro'")
     for start in range(0, len(ids), BATCH):
-        yield ids[start : start + BATCH], images[start : start + BATCH]
+        yield from zip(ids[start : start + BATCH], predictor.probabilities(images[start : start + BATCH]), strict=True)
 
 
-def _pictures(place: Path, spec: "Spec") -> Iterator[tuple[list[str], "np.ndarray"]]:
-    """Yield names and images of any pictures, in pieces, with progress."""
-    from netpress.ingest.archives import folder_of
-    from netpress.ingest.pieces import bad_words
-    from netpress.ingest.sources._pictures import PICTURES, Pictures, pieces
-    from netpress.ingest.sources._tree import Tree
+def _pictures(predictor: "Predictor", places: list[Path], stack: ExitStack) -> "Iterator[tuple[str, np.ndarray | str]]":
+    """Yield names of pictures, and probabilities or why they cannot be used, with progress."""
     from netpress.process.progress import ImageProgress
 
-    if spec.in_channels != 3:
-        raise DataError("--images gives pictures in colour, but the model takes one channel")
+    listed = [picture for place in places for picture in _listed(place, stack)]
+    progress = ImageProgress("reading", len(listed))
+    stack.callback(progress.close)
+    for name, answer in predictor.of_pictures(listed, os.cpu_count() or 1):
+        progress.add(1)
+        yield name, answer
+
+
+def _listed(place: Path, stack: ExitStack) -> list[tuple[str, Path]]:
+    """Return what a place holds: the name and the path of each picture."""
+    from netpress.ingest.archives import folder_of
+    from netpress.ingest.sources._pictures import PICTURES
+    from netpress.ingest.sources._tree import Tree
+
     if not place.exists():
-        raise DataError(f"{place} does not exist; name a folder or an archive of pictures")
-    with TemporaryDirectory() as aside:
-        tree = Tree(folder_of(place, Path(aside) / "unpacked", str(place)), str(place))
-        names = [name for name in tree.files(tree.root) if name.lower().endswith(PICTURES)]
-        if not names:
-            raise DataError(f"{place} holds no picture ({', '.join(PICTURES)})")
-        progress = ImageProgress("reading", len(names))
-        bad: list[str] = []
-        for piece in pieces(tree, [Pictures.of(tree.root, 0, names)], spec.height):
-            bad += piece.bad
-            progress.add(len(piece.labels) + len(piece.bad))
-            if not bad:  # otherwise only the rest of the bad ones is still wanted
-                yield [Path(name).stem for name in piece.names], piece.images
-        progress.close()
-        if bad:
-            raise DataError(f"{bad_words(bad, len(bad), len(names))}. Fix or remove them")
+        raise DataError(f"{place} does not exist; name a picture, a folder or an archive of pictures")
+    if place.is_file() and place.suffix.lower() in PICTURES:
+        return [(str(place), place)]
+    aside = stack.enter_context(TemporaryDirectory())
+    tree = Tree(folder_of(place, Path(aside) / "unpacked", str(place)), str(place))
+    names = [name for name in tree.files(tree.root) if name.lower().endswith(PICTURES)]
+    if not names:
+        raise DataError(f"{place} holds no picture ({', '.join(PICTURES)})")
+    return [(tree.show(tree.root / name), tree.root / name) for name in names]

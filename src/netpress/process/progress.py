@@ -64,16 +64,16 @@ class EpochProgress:
 
 
 class ImageProgress:
-    """Counts images that were read; `total` is how many there are."""
+    """Counts images that were read, or other things; `total` is how many there are."""
 
-    def __init__(self, label: str, total: int) -> None:
-        self._label, self._total, self._done = label, total, 0
+    def __init__(self, label: str, total: int, unit: str = "images") -> None:
+        self._label, self._total, self._done, self._unit = label, total, 0, unit
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=label, unit="img", disable=not self._terminal)
+        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", disable=not self._terminal)
         self._start = self._last = time.monotonic()
 
     def add(self, count: int) -> None:
-        """Count `count` images more."""
+        """Count so many more."""
         self._bar.update(count)
         self._done += count
         now = time.monotonic()
@@ -81,7 +81,7 @@ class ImageProgress:
             return
         self._last = now
         left = (now - self._start) / max(1, self._done) * max(0, self._total - self._done)
-        text = f"{self._label}  {self._done:,}/{self._total:,} images  ETA {clock(left)}"
+        text = f"{self._label}  {self._done:,}/{self._total:,} {self._unit}  ETA {clock(left)}"
         print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """Which model to take under a budget, what it costs, and whether the next best is any worse."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,21 @@ class Budget:
     Attributes:
         limits: largest amounts, by the keys of `LIMITS`.
         lowest: least validation accuracy, a fraction; 0 for any.
+        most_ms: milliseconds of an image, at most; None for any.
+        milliseconds: of each model that was measured. One that was not fits no budget of time.
     """
 
     limits: Mapping[str, float]
     lowest: float = 0.0
+    most_ms: float | None = None
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
 
-    def excess(self, measured: Measured) -> float:
+    def excess(self, model_id: str, measured: Measured) -> float:
         """Return how many times the worst of what is limited is what it may be; up to 1 where the model fits."""
-        sizes = [getattr(measured, key) / limit for key, limit in self.limits.items()]
-        return max([*sizes, self.lowest / measured.val_acc if self.lowest else 0.0])
+        over = [getattr(measured, key) / limit for key, limit in self.limits.items()]
+        if self.most_ms is not None:
+            over.append(self.milliseconds.get(model_id, math.inf) / self.most_ms)
+        return max([*over, self.lowest / measured.val_acc if self.lowest else 0.0])
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,9 @@ def choose(study: Study, curves: Sequence[str], budget: Budget, smallest: bool) 
     points = points_of(study, curves)
     if not points:
         raise NetpressError("there are no models; run 'dvc repro'")
-    fitting = [p for p in points if budget.excess(study.measured(p.id)) <= 1 + 1e-9]  # sums of fractions are rounded
+    fitting = [
+        p for p in points if budget.excess(p.id, study.measured(p.id)) <= 1 + 1e-9
+    ]  # sums of fractions are rounded
     if not fitting:
         raise NetpressError(_nothing(study, points, budget))
     by_accuracy = sorted(fitting, key=lambda p: (-p.val_acc, p.onnx_bytes, p.id))
@@ -118,7 +127,7 @@ def origin_of(study: Study, model_id: str) -> str | None:
 
 def _nothing(study: Study, points: Sequence[Point], budget: Budget) -> str:
     """Say that nothing fits, and what comes closest."""
-    closest = min(points, key=lambda p: (budget.excess(study.measured(p.id)), -p.val_acc))
+    closest = min(points, key=lambda p: (budget.excess(p.id, study.measured(p.id)), -p.val_acc))
     measured = study.measured(closest.id)
     asked, has = [], [f"{units.percent(measured.val_acc)} %"]
     if budget.lowest:
@@ -127,6 +136,11 @@ def _nothing(study: Study, points: Sequence[Point], budget: Budget) -> str:
         write, name = LIMITS[key]
         asked.append(f"at most {write(limit)} ({name})")
         has.append(write(getattr(measured, key)))
+    if budget.most_ms is not None:
+        asked.append(f"at most {budget.most_ms:g} ms for an image")
+        has.append(
+            f"{budget.milliseconds[closest.id]:.3f} ms" if closest.id in budget.milliseconds else "no time measured"
+        )
     return f"no model has {' and '.join(asked)}; closest is {closest.id} with {' and '.join(has)}"
 
 
