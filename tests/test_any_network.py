@@ -126,7 +126,10 @@ def test_its_onnx_file_and_int8_answer_as_it_does(name):
     assert len(quantized) < 0.7 * len(data)  # the smallest has few weights beside its graph
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "regnety_002", "ghostnet_050"])
+@pytest.mark.parametrize(
+    "name",
+    ["mobilenet_v2", pytest.param("densenet121", marks=pytest.mark.exhaustive), "regnety_002", "ghostnet_050"],
+)
 def test_a_pruned_network_computes_what_the_whole_one_does_with_those_channels_at_zero(name):
     import copy
 

@@ -80,7 +80,8 @@ def test_every_entry_runs(project, section, entry):
 def test_the_contract_tests_run_over_every_file_without_a_change_to_them(project):
     names = [Path(path).stem for path in FILES]
     tests = [f"tests/{name}" for name in TESTS.values()]
-    said = run(project, "-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", *tests, "-k", " or ".join(names))
+    chosen = f"({' or '.join(names)}) and not mobile_student and not resnet18"  # of networks, the smallest
+    said = run(project, "-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", *tests, "-k", chosen)
     for path in FILES:
         test = TESTS[Path(path).parent.relative_to("src/netpress").as_posix()]
         assert re.search(rf"{test}::test_\w*contract\w*\[.*{Path(path).stem}.*PASSED", said), f"{path}\n{said}"

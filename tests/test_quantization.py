@@ -70,6 +70,12 @@ def test_contract(trained, name):
     keeps_the_contract(trained, method.quantize, parse(method.Options, method.EXAMPLE, name))
 
 
+@pytest.mark.parametrize(
+    "trained",
+    [ARCHS[0], *(pytest.param(arch, marks=pytest.mark.exhaustive) for arch in ARCHS[1:])],  # they train for seconds
+    indirect=True,
+    ids=[a for a, _ in ARCHS],
+)
 def test_the_contract_takes_a_method_that_fine_tunes(trained):
     """In place, and then quantizes what came of it."""
 

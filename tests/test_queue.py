@@ -58,6 +58,7 @@ def test_a_copy_finds_pictures_at_an_absolute_path(project, tmp_path):
     assert "train_images 10, val_images 2" in done.stdout
 
 
+@pytest.mark.exhaustive  # DVC's queue takes half a minute to do what --temp does in five seconds
 def test_a_queued_experiment_finds_pictures_that_dvc_knows(project):
     done = run(project, "dvc", "add", "-q", "data/pictures")
     assert done.returncode == 0, done.stdout

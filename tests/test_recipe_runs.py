@@ -162,6 +162,7 @@ def test_a_training_that_diverges_has_a_line_without_an_accuracy(project, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # a benchmark that nothing else rests on, and six processes that load PyTorch
 def test_what_is_done_is_not_done_again(project):
     results = project / "results.jsonl"
 

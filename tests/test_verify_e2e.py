@@ -87,6 +87,7 @@ def test_one_weight_changed_in_a_model_is_named_although_dvc_sees_nothing(projec
     assert found.startswith("models/distill/kd: models/distill/kd/seed_0/model.safetensors is not what was written")
 
 
+@pytest.mark.exhaustive  # test_verify_quick changes each file in turn in every suite
 def test_one_metric_changed_is_named(project):
     edit_json(project.folder / "metrics/train/student_alone.json", lambda m: m.update(val_acc=m["val_acc"] + 0.01))
     found = findings(project)
@@ -103,6 +104,7 @@ def test_one_metric_changed_with_its_seal_is_named_with_its_tables(project):
     assert "metrics/summary.md: does not follow from params.yaml and metrics/" in found
 
 
+@pytest.mark.exhaustive  # likewise
 def test_one_param_changed_is_named_with_its_stages(project):
     project.edit(lambda params: params["distill"]["kd"]["method_options"].update(weight=0.2))
     project.commit("a param, and no run")
