@@ -14,6 +14,7 @@ def aggregate(root: Path) -> None:
     from netpress.process import environment
     from netpress.report import environments
     from netpress.report.collect import collect, remove_stale
+    from netpress.report.found import found
     from netpress.report.overview import brief
     from netpress.report.write import write_report
 
@@ -26,6 +27,7 @@ def aggregate(root: Path) -> None:
     print(brief(study))
     print(environments.write_note(root, study), end="")
     print("wrote " + ", ".join(path.as_posix() for path in written))
+    print(found(study))
 
 
 if __name__ == "__main__":

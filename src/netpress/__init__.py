@@ -9,7 +9,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 #: What users import from here; it lies elsewhere, and is loaded when it is asked for, since it takes torch.
-_LAZY = {"load_model": "netpress.core.artifacts"}
+_LAZY = {"load_model": "netpress.core.artifacts", "compare": "netpress.report.api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,11 +8,12 @@ import importlib.metadata
 import platform
 import sys
 
-from netpress.cli import choose, diff, doctor, export, latency, predict, report, run, use, verify
+from netpress.cli import choose, diff, doctor, export, init, latency, predict, report, run, use, verify
 from netpress.process.script import guarded
 
 COMMANDS = {
     "use": use,
+    "init": init,
     "doctor": doctor,
     "run": run,
     "report": report,

@@ -20,6 +20,7 @@ from netpress.base.errors import ArtifactError, NetpressError
 from netpress.base.model_id import ModelId
 from netpress.base.project import find_root, metrics_file
 from netpress.cli._arguments import whole_number
+from netpress.execute.slots import cores
 from netpress.process.environment import cpu_name
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
     root, load = find_root(), os.getloadavg()[0]
     specs = _specs(root, args.models)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    settings = [Setting(b, t) for b in sorted({1, args.batch}) for t in sorted({1, cores})]
+    settings = [Setting(b, t) for b in sorted({1, args.batch}) for t in sorted({1, cores()})]
     listed, data = [], {}
     for name, (folder, spec) in specs.items():
         data[name] = artifacts.read_file(folder, spec, artifacts.ONNX)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     progress.close()
     records = latency.Records(
         cpu=cpu_name(),
-        cores=cores,
+        cores=cores(),
         onnxruntime=onnxruntime.__version__,
         load=round(load, 2),
         rounds=args.rounds,

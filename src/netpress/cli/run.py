@@ -22,6 +22,8 @@ from netpress.process.warm import WARM, Warm
 
 #: Jobs named in a message.
 NAMED = 8
+#: The stage that makes the tables.
+AGGREGATE = "aggregate"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +65,8 @@ def _run(root: Path, names: Sequence[str], at_once: int | None) -> None:
     from netpress.graph.jobs import chosen, jobs_of, stale
     from netpress.params.reader import load
     from netpress.process.commands import changed_stages
+    from netpress.report.collect import collect
+    from netpress.report.found import found
 
     params = load(root / "params.yaml")  # what its sections say of one another is for the stage `check`
     graph = jobs_of(params)
@@ -88,6 +92,9 @@ def _run(root: Path, names: Sequence[str], at_once: int | None) -> None:
     if failed := ended[End.FAILED]:
         rest = f"; not run, since they need it: {some(ended[End.NOT_RUN], NAMED)}" if ended[End.NOT_RUN] else ""
         raise NetpressError(f"failed: {some(failed, NAMED)}{rest}; what they printed is in .netpress/logs")
+    if AGGREGATE in jobs:
+        study = collect(root, params.items(), params.final, params.claims)
+        print(f"\n{found(study)}")
 
 
 def _interrupt(*_: object) -> None:

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     text = profiles.render(root / "profiles", args.profile)
     target = root / "params.yaml"
     if target.exists() and not args.force:
-        _refuse_hand_edits(target, root / "profiles")
+        refuse_hand_edits(target, root / "profiles")
     models = _count_models(root / "profiles", args.profile, text)
     files.write_text(target, text)
     print(f"params.yaml is now the profile {args.profile} ({models} models); 'dvc repro' runs it")
@@ -44,7 +44,7 @@ def _count_models(folder: Path, profile: str, text: str) -> int:
         raise ConfigError(f"profile {profile} is not valid, so params.yaml was left as it is:\n{error}") from None
 
 
-def _refuse_hand_edits(target: Path, folder: Path) -> None:
+def refuse_hand_edits(target: Path, folder: Path) -> None:
     """Raise unless `target` is what `use` writes for the profile that it names."""
     remedy = "commit or copy it if you need it, then add --force to overwrite it"
     try:

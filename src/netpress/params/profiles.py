@@ -6,7 +6,7 @@ Comments are kept: those of the default file, and with a replaced section its ow
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,16 @@ def render(folder: Path, name: str) -> str:
             "write each section as 'name:' at the margin with its keys indented below it"
         )
     return text
+
+
+def changed(text: str, change: Callable[[Any], None]) -> str:
+    """Return the text of a params.yaml whose content `change` has altered in place; comments are kept."""
+    yaml = _round_trip()
+    content = yaml.load(text)
+    change(content)
+    out = io.StringIO()
+    yaml.dump(content, out)
+    return out.getvalue()
 
 
 def _merge_text(base: str, overlay: str, values: Mapping[str, Any]) -> str | None:

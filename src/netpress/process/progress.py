@@ -84,6 +84,11 @@ class ImageProgress:
         text = f"{self._label}  {self._done:,}/{self._total:,} {self._unit}  ETA {clock(left)}"
         print(text, file=sys.stderr, flush=True)
 
+    def reached(self, done: int, total: int) -> None:
+        """Say that `done` of `total` are done, where the total is known only now."""
+        self._total = self._bar.total = total
+        self.add(done - self._done)
+
     def close(self) -> None:
         """Leave the terminal's line."""
         self._bar.close()

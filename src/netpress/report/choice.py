@@ -149,7 +149,7 @@ def text(study: Study, choice: Choice) -> str:
     shown = {"its origin": choice.origin, "the runner-up": choice.runner_up}
     if choice.smallest_level != choice.runner_up:
         shown["the smallest that is level"] = choice.smallest_level
-    lines = [f"{choice.id}  {_figures(study.measured(choice.id))}"]
+    lines = [f"{choice.id}  {figures(study.measured(choice.id))}"]
     for title, other in shown.items():
         if other:
             told = f"{other.difference} points{', which may be chance' if other.is_level else ''}"
@@ -157,7 +157,8 @@ def text(study: Study, choice: Choice) -> str:
     return "\n".join([*lines, f"  {_folder(choice)}", ""])
 
 
-def _figures(measured: Measured) -> str:
+def figures(measured: Measured) -> str:
+    """Return accuracy and sizes of a model in words."""
     sizes = f"{units.size(measured.onnx_bytes)}, {units.short_count(measured.params)} parameters"
     return f"{units.percent(measured.val_acc)} %, {sizes}, {units.short_count(measured.macs)} multiply-adds"
 

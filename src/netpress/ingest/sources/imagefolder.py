@@ -27,13 +27,13 @@ def read(place: Path, data: Data, aside: Path) -> Source:
             that cannot be read.
     """
     tree = Tree(folder_of(place, aside, data.root), data.root)
-    folders = _split_folders(tree)
-    classes = _classes(tree, folders["train"])
+    folders = split_folders(tree)
+    classes = classes_of(tree, folders["train"])
     splits: dict[str, Iterator[Piece]] = {}
     total = 0
     drawn = _drawn(folders, data)
     for name, folder in folders.items():
-        _require_same_classes(name, _classes(tree, folder), classes)
+        _require_same_classes(name, classes_of(tree, folder), classes)
         found = [tree.files(folder / class_name) for class_name in classes]
         counts = {tree.show(folder / class_name): len(names) for class_name, names in zip(classes, found, strict=True)}
         _require_enough(counts, drawn if name == "train" else [])
@@ -43,7 +43,12 @@ def read(place: Path, data: Data, aside: Path) -> Source:
     return Source(tuple(classes), splits, total, notes=tree.notes())
 
 
-def _split_folders(tree: Tree) -> dict[str, Path]:
+def split_folders(tree: Tree) -> dict[str, Path]:
+    """Return the folders of the splits, by name; without ready ones the whole tree is `train`.
+
+    Raises:
+        DataError: splits without train, or twice, or beside other folders.
+    """
     found: dict[str, Path] = {}
     folders, root = tree.folders(tree.root), tree.show(tree.root)
     for place in folders:
@@ -62,7 +67,12 @@ def _split_folders(tree: Tree) -> dict[str, Path]:
     return found
 
 
-def _classes(tree: Tree, folder: Path) -> list[str]:
+def classes_of(tree: Tree, folder: Path) -> list[str]:
+    """Return the classes of a split's folder, sorted.
+
+    Raises:
+        DataError: fewer than two, or pictures beside the class folders.
+    """
     classes = [place.name for place in tree.folders(folder)]
     shown = tree.show(folder)
     if len(classes) < 2:
