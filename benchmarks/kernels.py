@@ -1,8 +1,8 @@
-"""Convolutions of training on CPUs, tap by tap and as PyTorch has them: the bounds of `netpress.core.kernels.by_taps`.
+"""Convolutions of training on CPUs, as matrix products and as PyTorch has them: the bounds of `kernels.by_products`.
 
 Forward pass and both gradients of one layer, batch 128, channels_last, fp32. Rounds of the two ways alternate, and
-medians are compared, because machines are noisy. The ratio is PyTorch's time to that tap by tap: above 1, taps are
-faster. `rule` marks the layers that training computes tap by tap; `?` those of which the measurement says otherwise by
+medians are compared, because machines are noisy. The ratio is PyTorch's time to that of the products: above 1,
+they are faster. `rule` marks the layers that training computes so; `?` those of which the measurement says otherwise by
 more than a fifth.
 
     python benchmarks/kernels.py [--quick] [--threads N]
@@ -21,7 +21,7 @@ import netpress  # noqa: F401 (before torch: it says how threads wait)
 import torch
 from torch import Tensor, nn
 
-from netpress.core.kernels import by_taps, convolve
+from netpress.core.kernels import by_products, convolve
 
 BATCH = 128
 
@@ -88,7 +88,7 @@ def step(function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor) -> Non
 
 
 def medians(shape: Shape, rounds: int, least: float) -> tuple[float, float]:
-    """Return the seconds of a step by PyTorch and tap by tap, of `rounds` rounds of `least` seconds or more each."""
+    """Return the seconds of a step by PyTorch and by products, of `rounds` rounds of `least` seconds or more each."""
     layer = shape.layer.to(memory_format=torch.channels_last)
     x = torch.randn(BATCH, shape.channels, shape.size, shape.size).to(memory_format=torch.channels_last)
     x.requires_grad_()
@@ -119,10 +119,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     rounds, least = (5, 0.02) if args.quick else (7, 0.05)
     print(f"{torch.backends.cpu.get_cpu_capability()}, {args.threads} threads, batch {BATCH}")
-    print(f"{'layer':32}{'map':>7}{'PyTorch':>12}{'by taps':>12}{'ratio':>8}  rule")
+    print(f"{'layer':32}{'map':>7}{'PyTorch':>12}{'products':>12}{'ratio':>8}  rule")
     for shape in QUICK if args.quick else ALL:
         theirs, ours = medians(shape, rounds, least)
-        ruled, ratio = by_taps(shape.layer, (shape.size, shape.size)), theirs / ours
+        ruled, ratio = by_products(shape.layer, (shape.size, shape.size)), theirs / ours
         doubt = " ?" if (ratio < 0.8 if ruled else ratio > 1.25) else ""
         kind = "depthwise" if shape.depthwise else f"{shape.channels} -> {shape.outputs}"
         name = f"{shape.kernel}x{shape.kernel}, {kind}" + f" {shape.channels}" * shape.depthwise

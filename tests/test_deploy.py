@@ -17,10 +17,9 @@ from netpress.base import files
 from netpress.base.errors import ArtifactError, NetpressError
 from netpress.core import artifacts
 from netpress.deploy import bundle, latency
-from netpress.deploy.latency import File, Setting, Timed, Timing
+from netpress.deploy.latency import File, Setting, Timed, Timing, kind_of
 from netpress.deploy.model_card import wilson
 from netpress.deploy.predictor import open_exported
-from netpress.deploy.sessions import kind_of
 
 UV = Path(sys.executable).with_name("uv")
 ROOT = Path(__file__).parent.parent
@@ -168,7 +167,7 @@ def test_the_card_says_what_the_metrics_say(here, tmp_path):
     assert "- `distill/kd`: compact_cnn, `kd`, 4 epochs; teacher `train/teacher`" in card
     assert "- `train/teacher`: compact_cnn, trained on the labels, 4 epochs" in card
     assert "`dvc repro distill@kd` makes it again" in card
-    assert "Source `fashion-mnist`, 28x28 pixels" in card
+    assert "Data: fashion-mnist, 10 classes, 28x28 pixels in 1 channel; images: " in card
     assert len((tmp_path / "shipped/predict.py").read_text().splitlines()) <= 40
 
 

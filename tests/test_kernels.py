@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d
 from netpress.base.errors import TrainingError
 from netpress.core import checkpoint, kernels
 from netpress.core.engine import Schedule, fit
-from netpress.core.kernels import by_taps, convolve, small_maps
+from netpress.core.kernels import by_products, convolve, small_maps
 from netpress.core.networks import build_model
 
 SHAPES = [(1, 1), (3, 3), (5, 5), (3, 1), (1, 3), (2, 2)]
@@ -27,7 +27,7 @@ LAYOUTS = [torch.channels_last, torch.contiguous_format]
 
 @pytest.fixture
 def convolved(monkeypatch):
-    """The sizes of the maps that were convolved tap by tap, as on a processor for which that was measured."""
+    """The sizes of the maps that were convolved as products, as on a processor for which that was measured."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     sizes = []
 
@@ -145,7 +145,7 @@ LEFT = [
 @pytest.mark.parametrize("case", TAKEN + LEFT, ids=str)
 def test_the_rule_is_one_of_shape(case):
     *arguments, groups, size = case
-    assert by_taps(nn.Conv2d(*arguments, groups=groups), size) == (case in TAKEN)
+    assert by_products(nn.Conv2d(*arguments, groups=groups), size) == (case in TAKEN)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 33])
@@ -317,7 +317,7 @@ def test_within_the_context_a_network_can_be_copied_pickled_and_read(convolved):
         other.load_state_dict(network.state_dict())
     assert network.layer4[1].conv2.weight.any()
     network.train()(x)
-    assert len(convolved) > count, "the copies went on tap by tap"
+    assert len(convolved) > count, "the copies went on with products"
 
 
 def test_a_network_is_as_it_was_after_training_and_after_an_error(convolved):

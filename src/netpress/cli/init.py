@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Survey the folder and write params.yaml of the project around the current folder."""
     from netpress.cli.use import refuse_hand_edits
+    from netpress.ingest.sources.imagefolder import require_enough
     from netpress.ingest.survey import survey
     from netpress.process.progress import ImageProgress
 
@@ -54,7 +55,10 @@ def run(args: argparse.Namespace) -> None:
     with closing(ImageProgress("looking at", 0, "pictures")) as progress:
         seen = survey(args.folder, str(args.folder), progress.reached)
     print("\n".join(_found(args.folder, seen)))
-    _require_enough(seen)
+    if not seen.good:
+        raise DataError("no picture can be used")
+    drawn = [key.removesuffix("_share") for key, share in _shares(seen).items() if share]
+    require_enough(seen.counts("train"), drawn)
     text, params, seconds = _fitting(root, args, seen)
     print("\n".join(_proposed(params, _shares(seen), seconds, args.minutes)))
     if args.dry_run:
@@ -105,16 +109,6 @@ def _found(folder: Path, seen: "Survey") -> list[str]:
     if across:
         lines.append(f"  {len(across)} of these in more than one class: a network cannot learn both; remove one")
     return [*lines, *(f"  {note}" for note in seen.notes)]
-
-
-def _require_enough(seen: "Survey") -> None:
-    if not seen.good:
-        raise DataError("no picture can be used")
-    needed = 1 + sum(share > 0 for share in _shares(seen).values())
-    counts, labels = seen.counts("train"), {picture.label for picture in seen.pictures}
-    few = [f"{name} ({counts[name]})" for name in sorted(labels) if counts[name] < needed]
-    if few:
-        raise DataError(f"too few pictures to split in {', '.join(few[:NAMED])}: a class needs {needed} or more")
 
 
 def _shares(seen: "Survey") -> dict[str, float]:

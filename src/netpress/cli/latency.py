@@ -133,7 +133,7 @@ def _text(
 
 def _why(data: bytes, spec: "Spec", parent: "Spec", faster: float) -> str:
     """Say why a smaller file is no faster, if it is none."""
-    from netpress.deploy.sessions import kind_of
+    from netpress.deploy.latency import kind_of
 
     if spec.onnx_bytes >= parent.onnx_bytes or faster >= 1.1:
         return ""

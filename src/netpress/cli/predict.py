@@ -11,7 +11,7 @@ ending, label the number of its class; without places it is of the images that t
 """
 
 import argparse
-import os
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +23,7 @@ from netpress.base.errors import ConfigError, DataError
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, find_root
 from netpress.cli._arguments import whole_number
+from netpress.execute.slots import cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +86,7 @@ def _predictor(model: str) -> "Predictor":
     from netpress.core.artifacts import SEEDS, SPEC
     from netpress.deploy.predictor import CARD, open_exported, open_model
 
-    threads, place = os.cpu_count() or 1, Path(model)
+    threads, place = cores(), Path(model)
     if (place / CARD).is_file():
         return open_exported(place, threads)
     if any((place / name).is_file() for name in (SPEC, SEEDS)):
@@ -108,14 +109,14 @@ def _in_order(names: list[str]) -> list[str]:
 
 def _show(args: argparse.Namespace, predictor: "Predictor", shares: "dict[str, np.ndarray]") -> None:
     """Print the likeliest classes of each picture, or write them as the command line asks."""
-    from netpress.deploy.predictor import as_json, top
+    from netpress.deploy.predictor import top
 
     rows: list[dict[str, Any]] = []
     for name, answer in shares.items():
         best = [(predictor.classes[k], float(answer[k])) for k in top(answer, args.top)]
         rows.append({"picture": name, "classes": [{"class": c, "probability": round(p, 6)} for c, p in best]})
     if args.json:
-        print(as_json(rows))
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
     elif args.csv:
         columns = ["picture", *(f"{what}_{k}" for k in range(1, args.top + 1) for what in ("class", "probability"))]
         files.write_csv(args.csv, [_flat(row) for row in rows], columns[: 1 + 2 * len(predictor.classes)])
@@ -155,7 +156,7 @@ def _pictures(predictor: "Predictor", places: list[Path], stack: ExitStack) -> "
     listed = [picture for place in places for picture in _listed(place, stack)]
     progress = ImageProgress("reading", len(listed))
     stack.callback(progress.close)
-    for name, answer in predictor.of_pictures(listed, os.cpu_count() or 1):
+    for name, answer in predictor.of_pictures(listed, cores()):
         progress.add(1)
         yield name, answer
 

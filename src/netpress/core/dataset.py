@@ -111,7 +111,7 @@ def load_unlabelled(folder: Path, manifest: Manifest) -> tuple[np.ndarray, list[
         ArtifactError: a file is missing or is not the one that was written.
     """
     if UNLABELLED_IMAGES not in manifest.sha256:
-        raise DataError(f"{manifest.source} has no images without labels; name pictures with --images")
+        raise DataError(f"{manifest.source} has no images without labels; name pictures of your own")
     text = files.read_checked(folder / UNLABELLED_IDS, manifest.sha256[UNLABELLED_IDS], REMEDY).decode("utf-8")
     return _read_array(folder / UNLABELLED_IMAGES, manifest), [row[ID] for row in csv.DictReader(io.StringIO(text))]
 

@@ -196,7 +196,7 @@ def _is_dense(size: Pair, kernel: Pair, stride: Pair, padding: Pair, weights: in
     return kernel != (1, 1) and 1 < pairs <= PAIRS and pairs * weights <= ENTRIES
 
 
-def by_taps(layer: nn.Conv2d, size: Pair) -> bool:
+def by_products(layer: nn.Conv2d, size: Pair) -> bool:
     """Say whether training `layer` on maps of `size` (rows, columns) is faster by matrix products than by oneDNN.
 
     The bounds were measured on AVX2 for batches of 128 (`benchmarks/kernels.py`).
@@ -221,7 +221,7 @@ def by_taps(layer: nn.Conv2d, size: Pair) -> bool:
 
 @contextmanager
 def small_maps(network: nn.Module) -> Iterator[None]:
-    """Train the convolutions of `network` tap by tap, within the context, where that is faster.
+    """Train the convolutions of `network` as matrix products, within the context, where that is faster.
 
     Those with a forward pass of their own stay as they are, and so does everything on other devices, in other
     precisions, in eval mode, and where oneDNN has kernels for AVX-512, for which nothing was measured.
@@ -248,7 +248,7 @@ def _is_plain(layer: nn.Conv2d) -> bool:
 def _forward(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     fits = x.ndim == 4 and x.shape[1] == layer.in_channels  # PyTorch says what is wrong where it does not
-    ours = layer.training and fp32 and fits and x.device.type == "cpu" and by_taps(layer, (x.shape[2], x.shape[3]))
+    ours = layer.training and fp32 and fits and x.device.type == "cpu" and by_products(layer, (x.shape[2], x.shape[3]))
     if not ours:
         return nn.Conv2d._conv_forward(layer, x, weight, bias)
     return convolve(x, weight, bias, _pair(layer.stride), _pair(layer.padding), layer.groups)

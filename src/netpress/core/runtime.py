@@ -41,9 +41,9 @@ def set_up(runtime: Runtime) -> torch.device:
 
 
 def _keep_memory() -> None:
-    """Let the C library keep what tensors free: giving it back and asking again takes a sixth of a training step.
+    """Let the C library keep what tensors free: a step may ask for thousands of pages again.
 
-    Elsewhere than in glibc there is nothing to tell.
+    `benchmarks/kept_memory.py` measures what that saves. Elsewhere than in glibc there is nothing to tell.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

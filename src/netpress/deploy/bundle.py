@@ -17,9 +17,9 @@ from netpress.base.project import PREPARED
 from netpress.core import artifacts
 from netpress.core.artifacts import ONNX, WEIGHTS, Loaded
 from netpress.core.dataset import load_manifest, load_split
+from netpress.core.export import OnnxModule
 from netpress.deploy.model_card import model_card
 from netpress.deploy.predictor import CARD, Card, normalized
-from netpress.deploy.sessions import open_session
 
 SCRIPT, README = "predict.py", "README.md"
 #: Images on which the exported model is compared with its source, and pictures on which the script is.
@@ -89,9 +89,8 @@ def _compared(loaded: Loaded, data: bytes, images: np.ndarray) -> list[int]:
     """Return the classes that the exported model names, which are those of its source."""
     spec = loaded.spec
     fed = normalized(images, spec.mean, spec.std)
-    session = open_session(data, 1, spec.model_id)
-    logits = session.run(None, {session.get_inputs()[0].name: fed})[0]
     with torch.inference_mode():
+        logits = OnnxModule(data, 1, name=spec.model_id)(torch.from_numpy(fed)).numpy()
         source = loaded.network(torch.from_numpy(fed)).numpy()
     off = float(np.abs(logits - source).max() / np.abs(source).max())
     if not off <= TOLERANCE:

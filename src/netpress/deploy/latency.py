@@ -15,12 +15,14 @@ import numpy as np
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError, NetpressError
-from netpress.deploy.sessions import open_session
+from netpress.core.export import OnnxModule
 from netpress.params.schema import Strict, parse
 
 #: What was measured last, outside the graph and outside Git: it is of one machine.
 FILE = Path("reports/latency.json")
 REMEDY = "run 'python -m netpress latency' again"
+#: What weights alone are stored as; onnxruntime turns them into floats once, as it loads the file.
+STORED = ("FLOAT16", "BFLOAT16", "INT8", "UINT8", "INT4", "UINT4")
 #: Seconds for which a file runs before the next one has its turn, and runs of it at most.
 TURN, MOST = 0.01, 200
 
@@ -76,6 +78,17 @@ class Records(Strict):
     models: dict[str, Timed]
 
 
+def kind_of(data: bytes) -> str:
+    """Return what of an ONNX file is in fewer bits: `integers`, also between layers; `weights` alone; or `nothing`."""
+    import onnx
+
+    graph = onnx.load_from_string(data).graph
+    if any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return "integers"
+    types = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in graph.initializer}
+    return "weights" if types & {*STORED} else "nothing"
+
+
 def measure(
     listed: Sequence[File], settings: Sequence[Setting], rounds: int, progress: Callable[[], None] = lambda: None
 ) -> dict[str, list[Timing]]:
@@ -106,7 +119,7 @@ def measure(
 
 
 def _runner(file: File, setting: Setting) -> Callable[[], object]:
-    session = open_session(file.data, setting.threads, file.name)
+    session = OnnxModule(file.data, setting.threads, name=file.name).session
     images = np.random.default_rng(0).normal(size=(setting.batch, *file.image)).astype(np.float32)
     feed = {session.get_inputs()[0].name: images}
     return lambda: session.run(None, feed)

@@ -8,13 +8,13 @@ from typing import Any
 from netpress.base import files
 from netpress.base.errors import ArtifactError
 from netpress.base.model_id import ModelId
-from netpress.base.project import PREPARED, metrics_file
+from netpress.base.project import metrics_file
 from netpress.core import artifacts
 from netpress.core.artifacts import ONNX, WEIGHTS, Spec
-from netpress.core.dataset import load_manifest
 from netpress.deploy import latency
 from netpress.deploy.latency import Setting
 from netpress.report import units
+from netpress.report.data_line import data_line
 
 
 def model_card(root: Path, spec: Spec) -> str:
@@ -51,7 +51,7 @@ and deviation in `model.json`, and gives `logits`, (N, {len(spec.classes)}); the
 
 ## Data and licence
 
-{_data(root)} The weights follow from these data and from netpress, which is under the MIT licence; the data's own
+{data_line(root)} The weights follow from these data and from netpress, which is under the MIT licence; the data's own
 licence says what else holds.
 
 ## Use and limits
@@ -138,12 +138,3 @@ def _spec_of(root: Path, model_id: str, seed: int) -> Spec | None:
         return artifacts.read_spec(artifacts.seed_folder(ModelId(model_id).folder(root), seed))
     except ArtifactError:
         return None
-
-
-def _data(root: Path) -> str:
-    manifest = PREPARED / "manifest.json"
-    if not (root / manifest).is_file():
-        return "The data are not prepared here."
-    found = load_manifest(root / PREPARED)
-    counts = ", ".join(f"{sum(numbers):,} {name}" for name, numbers in found.counts.items())
-    return f"Source `{found.source}`, {found.resolution}x{found.resolution} pixels; images: {counts}."

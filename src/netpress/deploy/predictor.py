@@ -1,6 +1,5 @@
 """Classes and probabilities of pictures, by a model of the project, a model folder or an exported one."""
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from PIL import Image
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError, DataError
-from netpress.deploy.sessions import open_session
+from netpress.core import artifacts
+from netpress.core.artifacts import ONNX
+from netpress.core.export import OnnxModule
 from netpress.params.schema import Strict, parse
 
 #: Pictures that are decoded, and then named, at once.
 BATCH = 256
-#: What an exported folder says of its model, and the model itself.
-CARD, MODEL = "model.json", "model.onnx"
+#: What an exported folder says of its model.
+CARD = "model.json"
 
 
 class Card(Strict):
@@ -40,14 +41,12 @@ class Predictor:
     """A model that names the classes of images.
 
     Attributes:
-        name: of the model, for messages.
         classes: in the order of its outputs.
         channels, size: of an image, which is a square.
         mean, std: of each channel, of pixels in 0..1.
         session: of onnxruntime.
     """
 
-    name: str
     classes: Sequence[str]
     channels: int
     size: int
@@ -116,9 +115,9 @@ def open_exported(folder: Path, threads: int) -> Predictor:
         card = parse(Card, files.read_json(folder / CARD, remedy), CARD)
     except ConfigError as error:
         raise ArtifactError(f"{folder / CARD} is damaged ({str(error).splitlines()[0]}); {remedy}") from None
-    data = files.read_checked(folder / MODEL, card.onnx_sha256, remedy)
-    session = open_session(data, threads, str(folder / MODEL))
-    return Predictor(card.model_id, card.classes, card.channels, card.height, card.mean, card.std, session)
+    data = files.read_checked(folder / ONNX, card.onnx_sha256, remedy)
+    session = OnnxModule(data, threads, name=str(folder / ONNX)).session
+    return Predictor(card.classes, card.channels, card.height, card.mean, card.std, session)
 
 
 def open_model(folder: Path, threads: int) -> Predictor:
@@ -127,19 +126,12 @@ def open_model(folder: Path, threads: int) -> Predictor:
     Raises:
         ArtifactError: a file is missing or damaged.
     """
-    from netpress.core import artifacts
-
     folder = artifacts.seed_folder(folder, None)
     spec = artifacts.read_spec(folder)
-    session = open_session(artifacts.read_file(folder, spec, artifacts.ONNX), threads, str(folder / MODEL))
-    return Predictor(spec.model_id, spec.classes, spec.in_channels, spec.height, spec.mean, spec.std, session)
+    session = OnnxModule(artifacts.read_file(folder, spec, ONNX), threads, name=str(folder / ONNX)).session
+    return Predictor(spec.classes, spec.in_channels, spec.height, spec.mean, spec.std, session)
 
 
 def top(shares: np.ndarray, count: int) -> list[int]:
     """Return the indices of the `count` largest, the largest first; equal ones in their order."""
     return [int(k) for k in np.argsort(-shares, kind="stable")[:count]]
-
-
-def as_json(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as JSON text for scripts."""
-    return json.dumps(list(rows), ensure_ascii=False, indent=1)

@@ -1,7 +1,9 @@
 """How large a run fits into so many minutes: resolution and epochs, by the work of all trainings and the speed here."""
 
+import json
 import time
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,14 +12,13 @@ from netpress.core.batches import enough_epochs, sized
 from netpress.core.kernels import small_maps
 from netpress.core.measure import count_macs
 from netpress.core.networks import build_model
+from netpress.execute.eta import IMAGE_MACS, STAGE_SECONDS
 from netpress.params.items import Design, Params
 
 #: Sides of images, in pixels, that are proposed; the largest that the pictures have and the time allows.
 RESOLUTIONS = (32, 48, 64, 96, 128, 160, 224)
 #: Shares of the profile's epochs that are tried, where the time allows more or asks for fewer.
 MORE, FEWER = (3.0, 2.0, 1.5, 1.0), (0.75, 0.5, 0.34)
-#: Seconds of a stage for DVC, imports and exports, and multiply-adds that an image costs whatever the network.
-STAGE_SECONDS, IMAGE_MACS = 6.0, 1e6
 #: Passes over the network that a training step takes, in forward passes, as a teacher's does; and a curve's rounds
 #: beside its parent, on average.
 STEP, CURVE = 3.0, 0.6
@@ -60,8 +61,7 @@ def seconds(params: Params, classes: int, images: int, speed: float, cores: int)
     size = params.data.resolution
     for name, item in params.items().items():
         if isinstance(item, Design):
-            network = build_model(item.arch, classes, 3, **item.options)
-            macs[name] = float(count_macs(network, 3, size, size))
+            macs[name] = _macs(item.arch, json.dumps(item.options), classes, size)
             each = macs[name] + macs.get(getattr(item, "teacher", ""), 0.0) / STEP
         else:
             each = CURVE * macs.get(item.parent.base, 0.0)
@@ -71,6 +71,12 @@ def seconds(params: Params, classes: int, images: int, speed: float, cores: int)
         longest, total = max(longest, own), total + own + STAGE_SECONDS
         macs.setdefault(name, each)
     return len(params.seeds) * max(longest, total * params.runtime.threads / cores)
+
+
+@cache
+def _macs(arch: str, options: str, classes: int, size: int) -> float:
+    """Return the multiply-adds of one image; `options` in JSON."""
+    return float(count_macs(build_model(arch, classes, 3, **json.loads(options)), 3, size, size))
 
 
 def macs_a_second(least: float = 1.0) -> float:

@@ -50,8 +50,10 @@ class Survey:
         return [picture for picture in self.pictures if picture.fault]
 
     def counts(self, split: str) -> Counter[str]:
-        """Return how many usable pictures each class of a split has."""
-        return Counter(picture.label for picture in self.good if picture.split == split)
+        """Return how many usable pictures each class of a split has, 0 of one whose pictures are all broken."""
+        counts = Counter(dict.fromkeys(sorted({picture.label for picture in self.pictures}), 0))
+        counts.update(picture.label for picture in self.good if picture.split == split)
+        return counts
 
     @property
     def splits(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from netpress.base.model_id import ModelId
+from netpress.base.model_id import CONTROL, ModelId
 from netpress.base.project import find_root, metrics_file
 from netpress.params import reader
 from netpress.params.items import parents_of
@@ -30,7 +30,7 @@ def compare(first: str, second: str, root: Path | str | None = None, margin: flo
     """
     place = find_root(Path(root) if root is not None else None)
     items = reader.load(place / "params.yaml").items()
-    wanted = [ModelId(name.removesuffix("/control")).base for name in (first, second)]
+    wanted = [ModelId(name.removesuffix(CONTROL)).base for name in (first, second)]
     for name in wanted:  # a model's line is looked up with it
         wanted += [parent.base for parent in parents_of(items[name]).values()] if name in items else []
     study = collect(place, {n: item for n, item in items.items() if n in wanted and metrics_file(place, n).is_file()})

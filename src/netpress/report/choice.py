@@ -92,9 +92,8 @@ def choose(study: Study, curves: Sequence[str], budget: Budget, smallest: bool) 
     points = points_of(study, curves)
     if not points:
         raise NetpressError("there are no models; run 'dvc repro'")
-    fitting = [
-        p for p in points if budget.excess(p.id, study.measured(p.id)) <= 1 + 1e-9
-    ]  # sums of fractions are rounded
+    most = 1 + 1e-9  # sums of fractions are rounded
+    fitting = [p for p in points if budget.excess(p.id, study.measured(p.id)) <= most]
     if not fitting:
         raise NetpressError(_nothing(study, points, budget))
     by_accuracy = sorted(fitting, key=lambda p: (-p.val_acc, p.onnx_bytes, p.id))
@@ -138,9 +137,8 @@ def _nothing(study: Study, points: Sequence[Point], budget: Budget) -> str:
         has.append(write(getattr(measured, key)))
     if budget.most_ms is not None:
         asked.append(f"at most {budget.most_ms:g} ms for an image")
-        has.append(
-            f"{budget.milliseconds[closest.id]:.3f} ms" if closest.id in budget.milliseconds else "no time measured"
-        )
+        time = budget.milliseconds.get(closest.id)
+        has.append("no time measured" if time is None else f"{time:.3f} ms")
     return f"no model has {' and '.join(asked)}; closest is {closest.id} with {' and '.join(has)}"
 
 

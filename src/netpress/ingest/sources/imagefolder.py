@@ -36,7 +36,7 @@ def read(place: Path, data: Data, aside: Path) -> Source:
         _require_same_classes(name, classes_of(tree, folder), classes)
         found = [tree.files(folder / class_name) for class_name in classes]
         counts = {tree.show(folder / class_name): len(names) for class_name, names in zip(classes, found, strict=True)}
-        _require_enough(counts, drawn if name == "train" else [])
+        require_enough(counts, drawn if name == "train" else [])
         total += sum(counts.values())
         listed = [Pictures.of(folder / classes[label], label, names) for label, names in enumerate(found)]
         splits[name] = pieces(tree, listed, data.resolution)
@@ -92,8 +92,12 @@ def _drawn(folders: Mapping[str, Path], data: Data) -> list[str]:
     ]
 
 
-def _require_enough(counts: Mapping[str, int], drawn: Sequence[str]) -> None:
-    """Raise unless each class, of which `counts` has the pictures, leaves one for every split."""
+def require_enough(counts: Mapping[str, int], drawn: Sequence[str]) -> None:
+    """Raise unless each class, of which `counts` has the pictures, leaves one for every split of `drawn`.
+
+    Raises:
+        DataError: some have too few; names them.
+    """
     few = [f"{shown} ({count})" for shown, count in counts.items() if count <= len(drawn)]
     if not few:
         return
