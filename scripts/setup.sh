@@ -99,6 +99,13 @@ install() {
         fail "cannot install this package; see above"
 }
 
+# `dvc plots` draws with scripts from elsewhere, unless it has a page that holds them.
+offline_plots() {
+    $venv/bin/python -m netpress.report.page.plots &&
+        $venv/bin/dvc config --local plots.html_template plots/page.html ||
+        echo "setup: 'dvc plots' will need a network to draw; all else works" >&2
+}
+
 no_network() {
     fail "could not install $1; see above. What is needed:" \
         "- a connection to the Python package index, or a mirror: export PIP_INDEX_URL=https://..." \
@@ -118,5 +125,6 @@ if [ "$(sed -n 1p $stamp 2>/dev/null)" != "$(wanted | sed -n 1p)" ] ||
 fi
 rm -f $stamp
 install
+offline_plots
 wanted >$stamp
 echo "setup: done; '. .venv/bin/activate' puts it on your PATH, the make targets need no activation"

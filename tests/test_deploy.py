@@ -16,10 +16,12 @@ from netpress.__main__ import main
 from netpress.base import files
 from netpress.base.errors import ArtifactError, NetpressError
 from netpress.core import artifacts
-from netpress.deploy import bundle, latency
-from netpress.deploy.latency import File, Setting, Timed, Timing, kind_of
+from netpress.deploy import bundle
+from netpress.deploy.latency import File, kind_of, measure
 from netpress.deploy.model_card import wilson
 from netpress.deploy.predictor import open_exported
+from netpress.report import latency
+from netpress.report.latency import Setting, Timed, Timing
 
 UV = Path(sys.executable).with_name("uv")
 ROOT = Path(__file__).parent.parent
@@ -88,7 +90,7 @@ def test_files_take_turns_and_slower_ones_take_longer(little_run):
     seen = []
     listed = [File("one", data, spec.image), File("other", data, spec.image)]
     settings = [Setting(1, 1), Setting(64, 1)]
-    found = latency.measure(listed, settings, 5, lambda: seen.append(1))
+    found = measure(listed, settings, 5, lambda: seen.append(1))
     assert len(seen) == 10 and [*found] == ["one", "other"]
     for one, many in found.values():
         assert (one.batch, many.batch) == (1, 64)
@@ -97,12 +99,12 @@ def test_files_take_turns_and_slower_ones_take_longer(little_run):
 
 def test_what_is_no_onnx_file_is_named():
     with pytest.raises(ArtifactError, match="onnxruntime refuses x"):
-        latency.measure([File("x", b"nothing", (1, 2, 2))], [Setting(1, 1)], 1)
+        measure([File("x", b"nothing", (1, 2, 2))], [Setting(1, 1)], 1)
 
 
 def test_what_was_measured_of_another_file_does_not_count():
     timing = Timing(batch=1, threads=1, p50_ms=2.0, p90_ms=3.0)
-    models = {"a": Timed(sha256="1", timings=[timing]), "b": Timed(sha256="2", timings=[timing])}
+    models = {name: Timed(sha256=sha, onnx_bytes=9, timings=[timing]) for name, sha in (("a", "1"), ("b", "2"))}
     records = latency.Records(cpu="c", cores=2, onnxruntime="1", load=0.0, rounds=1, models=models)
     assert latency.milliseconds(records, {"a": "1", "b": "other"}, Setting(1, 1)) == {"a": 2.0}
     assert latency.milliseconds(records, {"a": "1"}, Setting(8, 1)) == {}

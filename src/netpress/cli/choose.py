@@ -74,11 +74,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _milliseconds_of(root: Path, study: "Study", curves: list[str]) -> dict[str, float]:
     """Return the time of an image of each model that was measured as it is now."""
-    from netpress.deploy import latency
+    from netpress.report import latency
     from netpress.report.pareto import points_of
 
     known = {point.id: study.measured(point.id).weights_sha256 for point in points_of(study, curves)}
-    return latency.milliseconds(latency.read(root), known, latency.Setting(1, 1))
+    return latency.milliseconds(latency.read(root), known)
 
 
 def _milliseconds(text: str) -> float:

@@ -25,10 +25,10 @@ from netpress.process.environment import cpu_name
 
 if TYPE_CHECKING:
     from netpress.core.artifacts import Spec
-    from netpress.deploy.latency import Records, Setting
+    from netpress.report.latency import Timed
 
-#: Running processes, on average, from which figures are said to be doubtful.
-LOADED = 0.5
+#: From here on a file counts as faster.
+FASTER = 1.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> None:
     import onnxruntime
 
     from netpress.core import artifacts
-    from netpress.deploy import latency
-    from netpress.deploy.latency import File, Setting, Timed
+    from netpress.deploy.latency import File, measure
     from netpress.process.progress import ImageProgress
+    from netpress.report import latency
+    from netpress.report.latency import Setting, Timed
 
     root, load = find_root(), os.getloadavg()[0]
     specs = _specs(root, args.models)
@@ -56,21 +57,33 @@ def run(args: argparse.Namespace) -> None:
         data[name] = artifacts.read_file(folder, spec, artifacts.ONNX)
         listed.append(File(name, data[name], spec.image))
     progress = ImageProgress("measuring", len(settings) * args.rounds, unit="rounds")
-    found = latency.measure(listed, settings, args.rounds, lambda: progress.add(1))
+    found = measure(listed, settings, args.rounds, lambda: progress.add(1))
     progress.close()
+    models = {
+        name: Timed(
+            sha256=specs[name][1].weights_sha256,
+            onnx_bytes=specs[name][1].onnx_bytes,
+            timings=timings,
+            beside=_beside(specs[name][1], specs),
+        )
+        for name, timings in found.items()
+    }
+    for name, timed in models.items():
+        if timed.beside is not None:
+            models[name] = timed.model_copy(update={"note": _why(data[name], timed, models[timed.beside])})
     records = latency.Records(
         cpu=cpu_name(),
         cores=cores(),
         onnxruntime=onnxruntime.__version__,
         load=round(load, 2),
         rounds=args.rounds,
-        models={n: Timed(sha256=specs[n][1].weights_sha256, timings=timings) for n, timings in found.items()},
+        models=models,
     )
     latency.write(root, records)
     if args.json:
         print((root / latency.FILE).read_text(encoding="utf-8"), end="")
         return
-    print(_text(records, specs, data, settings))
+    print(latency.latency_table(records), end="")
 
 
 def _specs(root: Path, named: list[str]) -> "dict[str, tuple[Path, Spec]]":
@@ -104,38 +117,13 @@ def _beside(spec: "Spec", specs: "dict[str, tuple[Path, Spec]]") -> str | None:
     return next((name for name, (_, one) in specs.items() if one.weights_sha256 == spec.parent_sha256), None)
 
 
-def _text(
-    records: "Records", specs: "dict[str, tuple[Path, Spec]]", data: dict[str, bytes], settings: "list[Setting]"
-) -> str:
-    """Return the table and what is to be known of it."""
-    from netpress.report import markdown, units
-
-    first, rows = settings[0], []
-    for name, (_, spec) in specs.items():
-        timed = records.models[name]
-        cells = [f"{t.p50_ms:.3f} / {t.p90_ms:.3f}" for setting in settings if (t := timed.at(setting))]
-        beside = ["-", "-", ""]
-        parent = _beside(spec, specs)
-        if parent and (own := timed.at(first)) and (its := records.models[parent].at(first)):
-            faster = its.p50_ms / own.p50_ms
-            beside = [parent, f"{faster:.2f}x", _why(data[name], spec, specs[parent][1], faster)]
-        rows.append([name, units.size(spec.onnx_bytes), *cells, *beside])
-    titles = [f"{setting} (ms, p50 / p90)" for setting in settings]
-    head = ["Model", "ONNX", *titles, "Beside", "Times as fast", "Note"]
-    told = [
-        f"{records.cpu}, {records.cores} cores, onnxruntime {records.onnxruntime}; {records.rounds} rounds.",
-        f"'Times as fast' compares the medians of {first}.",
-    ]
-    if records.load > LOADED:
-        told.append(f"Other work was running (load {records.load:.1f}): figures are too high, and ratios doubtful.")
-    return markdown.table(head, rows, last_left=True) + "\n" + "\n".join(told)
-
-
-def _why(data: bytes, spec: "Spec", parent: "Spec", faster: float) -> str:
+def _why(data: bytes, timed: "Timed", parent: "Timed") -> str:
     """Say why a smaller file is no faster, if it is none."""
     from netpress.deploy.latency import kind_of
+    from netpress.report.latency import times_as_fast
 
-    if spec.onnx_bytes >= parent.onnx_bytes or faster >= 1.1:
+    faster = times_as_fast(timed, parent)
+    if timed.onnx_bytes >= parent.onnx_bytes or faster is None or faster >= FASTER:
         return ""
     kind = kind_of(data)
     if kind == "integers" and not _multiplies_integers():

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import TrainingError
+from netpress.core import predictions
 from netpress.core.batches import DeviceSplit
 from netpress.core.metrics import RIGHT, VAL_ACC, packed
+from netpress.core.predictions import PREDICTED
 from netpress.params.recipes import Runtime
 
 #: Bins of equal width in which confidence is compared with accuracy.
@@ -22,11 +24,13 @@ class Quality:
 
     Attributes:
         hit: (N) bool, whether each image's class is named right, in the split's order.
-        confidence: (N), the probability of the class that the network names.
+        predicted: (N) int64, the class that the network names.
+        confidence: (N), the probability of that class.
         loss: mean cross-entropy in nats.
     """
 
     hit: Tensor
+    predicted: Tensor
     confidence: Tensor
     loss: float
 
@@ -45,8 +49,9 @@ class Quality:
         return {key: self.accuracy, f"{key}{RIGHT}": self.right}
 
     def detail(self, split: DeviceSplit) -> dict[str, Any]:
-        """Return what the metrics say of validation beside accuracy and loss: images, calibration, classes."""
+        """Return what is kept of validation beside accuracy and loss: images, calibration, classes, predictions."""
         return {
+            PREDICTED: predictions.packed(self.predicted, self.confidence),
             f"{VAL_ACC}{RIGHT}": self.right,
             "val_ece": calibration_error(self.hit, self.confidence),
             "val_acc_by_class": list(accuracy_by_class(self.hit, split)),
@@ -62,10 +67,10 @@ def evaluate(network: nn.Module, split: DeviceSplit, where: str = "the network")
     """
     network.eval()
     loss = 0.0
-    hits, confidences = [], []
+    predicted, confidences = [], []
     for images, labels in split.in_order():
         logits = network(images)
-        hits.append(logits.argmax(1) == labels)
+        predicted.append(logits.argmax(1))
         confidences.append(logits.softmax(1).amax(1))
         loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
     if not math.isfinite(loss):
@@ -73,7 +78,8 @@ def evaluate(network: nn.Module, split: DeviceSplit, where: str = "the network")
             f"{where}: the loss on {len(split)} images became {loss}; nothing was written. Usual causes: the learning "
             "rate is too high (lower recipes.<name>.lr), or the method broke the network (choose milder method_options)"
         )
-    return Quality(torch.cat(hits), torch.cat(confidences), loss / len(split))
+    named = torch.cat(predicted)
+    return Quality(named == split.labels, named, torch.cat(confidences), loss / len(split))
 
 
 def calibration_error(hit: Tensor, confidence: Tensor) -> float:

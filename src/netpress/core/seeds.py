@@ -25,6 +25,7 @@ from netpress.core.export import Shelf, export_onnx, with_metadata
 from netpress.core.measure import count_macs, count_params, evaluate, evidence, weight_bytes
 from netpress.core.metrics import CONTROL_VAL_ACC, RIGHT, VAL_ACC
 from netpress.core.networks import build_model, require_rebuilt
+from netpress.core.predictions import PREDICTED, prediction_files
 from netpress.core.resume import Workspace, finished_seed
 from netpress.params.items import Design
 from netpress.process import environment
@@ -173,14 +174,16 @@ def save(context: Context, folder: Path, seed: int, made: Made, model_id: ModelI
         ONNX: with_metadata(onnx, spec.feeding()),
         HISTORY: _history_bytes(made.history),
     }
+    found = (made.history[-1] if made.history else {}) | made.evidence
+    contents |= prediction_files(found[PREDICTED], context.val, context.classes)
     spec = artifacts.save_model(folder, spec, contents)
-    return metrics_of(spec, len(contents[WEIGHTS]), made.history) | made.evidence
+    return metrics_of(spec, len(contents[WEIGHTS]), made.history, made.evidence)
 
 
-def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str, Any]:
-    """Return the validation metrics of one seed; the accuracy is the last epoch's, None where there was no epoch."""
+def metrics_of(spec: Spec, checkpoint_bytes: int, history: History, evidence: dict[str, Any]) -> dict[str, Any]:
+    """Return the validation metrics of one seed: the last epoch's, and `evidence`, which says them without an epoch."""
     last = history[-1] if history else {}
-    return {
+    metrics = {
         "arch": spec.arch,
         "method": spec.method,
         "parent": spec.parent,
@@ -198,6 +201,7 @@ def metrics_of(spec: Spec, checkpoint_bytes: int, history: History) -> dict[str,
         "epochs": len(history),
         "weights_sha256": spec.weights_sha256,
     }
+    return {key: value for key, value in (metrics | evidence).items() if key != PREDICTED}
 
 
 def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:

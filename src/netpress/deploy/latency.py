@@ -6,36 +6,18 @@ meets all of them alike. Each run is timed on its own; medians and ninetieth per
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from netpress.base import files
-from netpress.base.errors import ArtifactError, ConfigError, NetpressError
 from netpress.core.export import OnnxModule
-from netpress.params.schema import Strict, parse
+from netpress.report.latency import Setting, Timing
 
-#: What was measured last, outside the graph and outside Git: it is of one machine.
-FILE = Path("reports/latency.json")
-REMEDY = "run 'python -m netpress latency' again"
 #: What weights alone are stored as; onnxruntime turns them into floats once, as it loads the file.
 STORED = ("FLOAT16", "BFLOAT16", "INT8", "UINT8", "INT4", "UINT4")
 #: Seconds for which a file runs before the next one has its turn, and runs of it at most.
 TURN, MOST = 0.01, 200
-
-
-class Setting(NamedTuple):
-    """How files are run: images at once, and threads."""
-
-    batch: int
-    threads: int
-
-    def __str__(self) -> str:
-        """As in 'batch 1, 2 threads'."""
-        return f"batch {self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -45,37 +27,6 @@ class File:
     name: str
     data: bytes
     image: tuple[int, int, int]
-
-
-class Timing(Strict):
-    """Milliseconds of a batch: the median and the ninetieth percentile over all runs."""
-
-    batch: int
-    threads: int
-    p50_ms: float
-    p90_ms: float
-
-
-class Timed(Strict):
-    """What was measured of one file; `sha256` is the file's."""
-
-    sha256: str
-    timings: list[Timing]
-
-    def at(self, setting: Setting) -> Timing | None:
-        """Return what was measured at a setting."""
-        return next((t for t in self.timings if (t.batch, t.threads) == setting), None)
-
-
-class Records(Strict):
-    """What was measured in one go, and on what machine; `load` is the number of running processes before."""
-
-    cpu: str
-    cores: int
-    onnxruntime: str
-    load: float
-    rounds: int
-    models: dict[str, Timed]
 
 
 def kind_of(data: bytes) -> str:
@@ -135,35 +86,3 @@ def _timed(run: Callable[[], object], count: int) -> Iterator[float]:
 def _runs_of_a_turn(run: Callable[[], object]) -> int:
     """Warm up, and return how often `run` is to be called in a turn."""
     return min(MOST, max(1, round(TURN / statistics.median(_timed(run, 5)))))
-
-
-def write(root: Path, records: Records) -> None:
-    """Write what was measured to `FILE`."""
-    files.write_json(root / FILE, records.model_dump())
-
-
-def read(root: Path) -> Records:
-    """Read what was measured last.
-
-    Raises:
-        NetpressError: nothing was, or the file is damaged.
-    """
-    if not (root / FILE).is_file():
-        raise NetpressError("no latency was measured here; run 'python -m netpress latency' first")
-    try:
-        raw: Any = files.read_json(root / FILE, REMEDY)
-        return parse(Records, raw, FILE.as_posix())
-    except ConfigError as error:
-        raise ArtifactError(f"{FILE} is damaged ({str(error).splitlines()[0]}); {REMEDY}") from None
-
-
-def milliseconds(records: Records, known: Mapping[str, str], setting: Setting) -> dict[str, float]:
-    """Return the median of each model whose file is still the one that was measured.
-
-    Args:
-        records: what was measured.
-        known: model id -> sha256 of its ONNX file as it is now.
-        setting: of the measurement.
-    """
-    timed = {name: found for name, found in records.models.items() if known.get(name) == found.sha256}
-    return {name: timing.p50_ms for name, found in timed.items() if (timing := found.at(setting))}

@@ -11,9 +11,7 @@ from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
 from netpress.core import artifacts
 from netpress.core.artifacts import ONNX, WEIGHTS, Spec
-from netpress.deploy import latency
-from netpress.deploy.latency import Setting
-from netpress.report import units
+from netpress.report import latency, units
 from netpress.report.data_line import data_line
 
 
@@ -109,7 +107,7 @@ def _time(root: Path, spec: Spec) -> list[tuple[str, str]]:
         return []
     records = latency.read(root)
     known = {spec.model_id: spec.weights_sha256}
-    found = latency.milliseconds(records, known, Setting(1, 1)).get(spec.model_id)
+    found = latency.milliseconds(records, known).get(spec.model_id)
     return [("an image on one thread", f"{found:.3f} ms ({records.cpu})")] if found else []
 
 

@@ -24,6 +24,7 @@ from netpress.core.context import Context, Method
 from netpress.core.engine import History
 from netpress.core.export import OnnxModule, export_onnx, with_metadata, without_metadata
 from netpress.core.measure import evaluate
+from netpress.core.predictions import PREDICTED, prediction_files
 from netpress.core.resume import Workspace
 from netpress.core.seeds import metrics_of, run_seeds
 
@@ -84,9 +85,11 @@ def _quantize_seed(context: Context, seed: int, work: Workspace) -> dict[str, An
         }
     )
     data = with_metadata(data, spec.feeding())
-    spec = artifacts.save_model(work.models / f"seed_{seed}", spec, {ONNX: data})
-    history = [{"val_acc": quality.accuracy, "val_loss": quality.loss} | quality.detail(context.val)]
-    return metrics_of(spec, len(data), history) | {"epochs": len(tuned), "fused_difference": difference}
+    detail = quality.detail(context.val)
+    contents = {ONNX: data} | prediction_files(detail[PREDICTED], context.val, context.classes)
+    spec = artifacts.save_model(work.models / f"seed_{seed}", spec, contents)
+    history = [{"val_acc": quality.accuracy, "val_loss": quality.loss} | detail]
+    return metrics_of(spec, len(data), history, {"epochs": len(tuned), "fused_difference": difference})
 
 
 def quantize_parent(

@@ -115,6 +115,32 @@ def _beside(differences: Differences, other: str, chosen: str) -> Beside:
     return Beside(other, differences.words(*pair), differences.verdict(*pair) == OPEN)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What to take from a budget of `limit` on, up to the next step's."""
+
+    limit: float
+    choice: Choice
+
+
+def steps(
+    study: Study, curves: Sequence[str], costs: Mapping[str, float], budget: Callable[[float], Budget]
+) -> list[Step]:
+    """Return the choice for every budget of one kind, by rising limit; a step where winner or runner-up changes.
+
+    Args:
+        study, curves: as for `choose`.
+        costs: model id -> what it costs.
+        budget: the budget of a limit on that.
+    """
+    found: list[Step] = []
+    for limit in sorted({*costs.values()}):
+        choice = choose(study, curves, budget(limit), smallest=False)
+        if not found or found[-1].choice != choice:
+            found.append(Step(limit, choice))
+    return found
+
+
 def origin_of(study: Study, model_id: str) -> str | None:
     """Return the first of a model's line, or its teacher: of a pruned and quantized one the network that was pruned."""
     model = study.by_id[ModelId(model_id).base]

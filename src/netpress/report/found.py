@@ -14,12 +14,20 @@ from netpress.report.differences import Accuracy, Differences
 SHARES = {"a tenth": 10, "a fiftieth": 50}
 
 
+#: Where to look further, on a terminal.
+POINTERS = (
+    "To look at: reports/index.html; tables: metrics/summary.md; figures: plots/ and 'dvc plots show'",
+    "A model for your budget: python -m netpress choose --max-bytes 250kB; a folder to ship: export",
+)
+
+
 def found(study: Study) -> str:
     """Return the lines; empty for a study without models."""
-    return "\n".join(_lines(study)) if study.models else ""
+    return "\n".join([*findings(study), *POINTERS]) if study.models else ""
 
 
-def _lines(study: Study) -> Iterator[str]:
+def findings(study: Study) -> Iterator[str]:
+    """Yield what was found about a study of at least one model: which to take, and what its claims came to."""
     curves = [curve.model_id for curve in drawn_curves(study)]
     best = choose(study, curves, Budget({}), smallest=False)
     yield f"Most accurate: {best.id}  {figures(study.measured(best.id))}"
@@ -37,8 +45,6 @@ def _lines(study: Study) -> Iterator[str]:
             yield f"Most accurate in {words} of its bytes: {_beside(study, best, small.id)}"
     for claim in judge(study):
         yield f"{claim.verdict}: {claim.text}"
-    yield "Tables: metrics/summary.md; figures: plots/ and 'dvc plots show'"
-    yield "A model for your budget: python -m netpress choose --max-bytes 250kB; a folder to ship: export"
 
 
 def _beside(study: Study, best: Choice, other: str) -> str:

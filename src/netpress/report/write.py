@@ -1,4 +1,4 @@
-"""Write every table and figure of the report."""
+"""Write every table and figure of the report, and the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def make_report(root: Path, study: Study) -> Report:
 
 
 def write_report(root: Path, study: Study) -> list[Path]:
-    """Write the tables and figures below `root`; return the files written, relative to it.
+    """Write the tables, figures and the page below `root`; return the files written, relative to it.
 
     Files of curves that no longer exist are removed from `plots/prune/`.
     """
@@ -72,7 +72,8 @@ def write_report(root: Path, study: Study) -> list[Path]:
         write_text(root / path, text)
     for stale in stale_curves(root, report):
         (root / stale).unlink()
-    return [*report.numbers, *report.texts, *_write_figures(root, study, report)]
+    figures = _write_figures(root, study, report)
+    return [*report.numbers, *report.texts, *figures, _write_page(root, study, report)]
 
 
 def stale_curves(root: Path, report: Report) -> list[Path]:
@@ -148,3 +149,10 @@ def _write_figures(root: Path, study: Study, report: Report) -> list[Path]:
     for path, png in pictures.items():
         write_bytes(root / path, png)
     return list(pictures)
+
+
+def _write_page(root: Path, study: Study, report: Report) -> Path:
+    # It is made of the report, and loads what only it needs.
+    from netpress.report.page.build import write_page
+
+    return write_page(root, study, report)
