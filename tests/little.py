@@ -105,7 +105,7 @@ def make_project(folder, **changes):
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "models/none", folder / "models/none")
     shutil.copytree(ROOT / "data/weights/none", folder / "data/weights/none")
-    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", ignore=shutil.ignore_patterns("page.html"))
     for kept in ROOT.glob("metrics/*/.gitkeep"):  # a folder without variants is a dependency too
         files.write_bytes(folder / kept.relative_to(ROOT), b"")
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"):
