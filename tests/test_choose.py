@@ -1,6 +1,7 @@
 """`python -m netpress choose`: the model to take under a budget, and what is beside it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from report_samples import DEFAULT, sample_params, study_in, write_metrics
 from netpress.__main__ import main
 from netpress.base.errors import NetpressError
 from netpress.report import choice
-from netpress.report.choice import LIMITS, Budget, choose, text
+from netpress.report.choice import LIMITS, Beside, Budget, choose, text
 from netpress.report.pareto import points_of
 
 CURVES = ["prune/main"]
@@ -57,6 +58,12 @@ def test_the_chosen_one_is_beside_its_origin_the_runner_up_and_the_smallest_that
     assert said.endswith("  models/quantize/resnet18_int8\n")
     # A model of which the chosen one is better for certain is not level.
     assert found.smallest_level is None or found.smallest_level.is_level
+
+
+def test_a_file_of_the_same_size_is_as_large_and_no_times_smaller(study):
+    found = choose(study, [], Budget({"onnx_bytes": sizes(study, "distill/kd_strong")["onnx_bytes"]}), smallest=False)
+    same = replace(found, origin=None, runner_up=Beside(found.id, "+0.10", True), smallest_level=None)
+    assert f"beside the runner-up, {found.id}: +0.10 points, which may be chance; as large\n" in text(study, same)
 
 
 @pytest.mark.parametrize(

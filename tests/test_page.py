@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from little import copy_of
+from little import copy_of, run
 from report_samples import sample_params, study_in, write_metrics
 
 from netpress.__main__ import main
@@ -19,7 +19,7 @@ from netpress.report import choice, latency
 from netpress.report.choice import Budget
 from netpress.report.collect import Study, collect
 from netpress.report.latency import Records, Timed, Timing
-from netpress.report.page import charts
+from netpress.report.page import charts, plots
 from netpress.report.page.build import PAGE, page, write_page
 from netpress.report.page.charts import Axis
 from netpress.report.write import make_report
@@ -143,16 +143,14 @@ def test_the_chart_shows_every_network_and_where_it_stands(sample):
     assert all(any(x <= row["cost"] and y >= row["accuracy"] - 1e-3 for x, y in line) for row in values.values())
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_the_slider_names_what_choose_names(sample, share):
+def test_the_slider_names_what_choose_names(sample):
     _, study, html = sample
     axis = content_of(html)["axes"]["onnx_bytes"]
-    low, high = axis["costs"][0], axis["costs"][-1]
-    limit = low * (high / low) ** share * 1.001
-    step = [step for step in axis["steps"] if step["limit"] <= limit][-1]
     curves = [curve.model_id for curve in make_report(Path("nowhere"), study).curves]
-    found = choice.choose(study, curves, Budget({"onnx_bytes": limit}), smallest=False)
-    assert step["model"] == found.id and step["text"] == choice.text(study, found)
+    for limit in axis["costs"]:
+        step = [step for step in axis["steps"] if step["limit"] <= limit][-1]
+        found = choice.choose(study, curves, Budget({"onnx_bytes": limit}), smallest=False)
+        assert step["model"] == found.id and step["text"] == choice.text(study, found)
 
 
 def test_each_step_begins_where_the_choice_changes(sample):
@@ -305,6 +303,20 @@ def test_the_page_fits_a_phone_and_is_printed_whole(browser, made, tmp_path):
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     tab.pdf(path=tmp_path / "page.pdf")
     assert tab.locator("#models details:not([open])").count() == 0
+    context.close()
+
+
+def test_the_plots_of_dvc_are_drawn_without_a_network(browser, made, tmp_path):
+    plots.write_template(made)
+    settings = run(made, "dvc", "config", "--local", "plots.html_template", "plots/page.html")
+    shown = run(made, "dvc", "plots", "show", "-o", str(tmp_path / "shown"))
+    assert (settings.returncode, shown.returncode) == (0, 0), shown.stdout
+    context = browser.new_context(offline=True)
+    tab = context.new_page()
+    tab.goto((tmp_path / "shown/index.html").as_uri())
+    for title in ("Pruning, round by round", "Accuracy against size"):
+        tab.wait_for_selector(f"svg:has-text('{title}'), canvas", timeout=10_000)
+    assert tab.locator("canvas, .vega-embed svg.marks").count() == 2
     context.close()
 
 

@@ -190,7 +190,9 @@ def figures(measured: Measured) -> str:
 def _sizes(study: Study, choice: Choice, other: Beside) -> str:
     """Say how the chosen model's size is beside the other's."""
     own, its = study.measured(choice.id).onnx_bytes, study.measured(other.id).onnx_bytes
-    return f"{units.times(its, own)} smaller" if own <= its else f"{units.times(own, its)} larger"
+    if own == its:
+        return "as large"
+    return f"{units.times(its, own)} smaller" if own < its else f"{units.times(own, its)} larger"
 
 
 def as_json(study: Study, choice: Choice) -> dict[str, Any]:
