@@ -7,7 +7,7 @@ PYTEST = $(RUN) python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 UV_COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help setup repro test test-all mutants lint bench gate verify audit lock
+.PHONY: help setup repro test test-all mutants lint bench gate verify audit docs lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -45,7 +45,12 @@ verify: setup ## run the committed results again and compare (ARGS=--quick compa
 audit: setup ## report known vulnerabilities of the pinned requirements
 	@scripts/audit.sh
 
+docs: setup ## build the site of docs/ in site/, in an environment of its own; a dead link is an error
+	@.venv/bin/uv run --quiet --no-project --python .venv/bin/python --isolated --with-requirements requirements-docs.txt \
+		sphinx-build -q -W --keep-going -c docs . site
+
 lock: setup ## compile requirements*.in again (UPGRADE=--upgrade takes newer versions)
 	@$(UV_COMPILE) -o requirements.txt requirements.in
 	@$(UV_COMPILE) -o requirements-timm.txt requirements-timm.in
+	@$(UV_COMPILE) -o requirements-docs.txt requirements-docs.in
 	@$(UV_COMPILE) -o requirements-dev.txt requirements-dev.in
