@@ -39,6 +39,7 @@ def project(tmp_path_factory):
     sections["distill"] |= {"kd_strong": kd | {"epochs": 1}}
     for name in ("mse_strong", "attention_strong"):
         sections["distill"][name]["epochs"] = 1
+    sections["prune_sweep"]["slimmed"]["until"] = 0.4
     folder = make_project(tmp_path_factory.mktemp("docs") / "project", **sections, final=[])
     (folder / "src").unlink()
     for name in ("src", "tests"):

@@ -140,3 +140,9 @@ def test_threads_wait_without_spinning_unless_told_to(command, own):
     command = [sys.executable, "-c", UP_TO_TORCH, *command]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"threads wait {own or 'PASSIVE'}"], done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_begins_with_what_it_does_and_an_example(name):
+    first, empty, example, *_ = (COMMANDS[name].__doc__ or "").splitlines()
+    assert first.endswith(".") and not empty and example.startswith(f"    python -m netpress {name}")

@@ -121,6 +121,7 @@ def test_one_stages_code_changed_is_named_with_its_stages(project):
     assert findings(project) == {"stages/lowrank.py: changed since lowrank@compact_groups2 ran"}
 
 
+@pytest.mark.exhaustive  # test_verify_equivalence has the verdict, the tests here the names
 def test_code_that_changes_one_weight_is_equivalent_and_named(project):
     with (project.folder / "src/netpress/core/artifacts.py").open("a", encoding="utf-8") as stream:
         stream.write(

@@ -1,5 +1,8 @@
 """Print as Markdown what changed in the results between two commits.
 
+    python -m netpress diff main            HEAD against the branch main
+    python -m netpress diff v1 v2 > changes.md
+
 Claims with their verdicts, accuracies with the intervals of their differences, sizes, and `dvc metrics diff`. It reads
 the metrics that the commits hold and runs nothing; CI writes it to the pull request.
 """

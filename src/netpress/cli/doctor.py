@@ -1,5 +1,8 @@
 """Say whether this machine and params.yaml are ready for a run.
 
+    python -m netpress doctor             everything
+    python -m netpress doctor --quiet     only what has to be fixed
+
 Prints versions, device, speed, threads, free memory and disk, and checks arithmetic, the data folder, params.yaml and
 DVC's lock.
 The exit code is 1 when something has to be fixed.

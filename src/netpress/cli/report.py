@@ -1,4 +1,6 @@
-"""Write the tables and figures of the models that are made so far.
+"""Write the tables, figures and the page of the models that are made so far.
+
+    python -m netpress report     then open reports/index.html
 
 `dvc repro` does so at its end, once all models of params.yaml are there. This leaves out those that are not up to date
 in the eyes of DVC, and what claims and experiments say of them. It writes the same files, which the next `dvc repro`

@@ -1,5 +1,8 @@
 """Run the pipeline, stages that do not wait for one another side by side.
 
+    python -m netpress run                            everything, as many jobs at once as there are cores
+    python -m netpress run -j 1 quantize@student_int8    one model and what it follows from
+
 Does what `dvc repro` does, sooner: each job has the threads that runtime.threads gives it, and as many run at once as
 the cores allow. What is up to date is left alone, what was stopped goes on, and dvc.lock is the one that `dvc repro`
 writes. A job that fails stops those that need it and no others. .netpress/logs holds what each job printed.

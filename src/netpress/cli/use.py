@@ -1,5 +1,8 @@
 """Write params.yaml from a profile.
 
+    python -m netpress use imagefolder
+    python -m netpress use default --force     back to the committed params, hand edits lost
+
 params.yaml becomes profiles/default.yaml changed by profiles/PROFILE.yaml, comments kept. Edits made to
 params.yaml by hand are not overwritten unless --force is given. `use default` goes back.
 """

@@ -1,5 +1,9 @@
 """Check that the committed results follow from the committed code, params and data.
 
+    python -m netpress verify               all of them, made again: as long as a run
+    python -m netpress verify --quick       what is written agrees, in seconds
+    python -m netpress verify --sample 2    two models drawn by the commit
+
 Runs the stages of dvc.lock again in a clean clone of the commit and says for every output whether it is bit-exact,
 equivalent (other bytes, as accurate within a margin) or drifted, which stage diverged first, and what differs in the
 environment. --quick runs nothing: it checks that code, params, dvc.lock, metrics and tables agree with one another.
