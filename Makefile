@@ -52,5 +52,6 @@ docs: setup ## build the site of docs/ in site/, in an environment of its own; a
 lock: setup ## compile requirements*.in again (UPGRADE=--upgrade takes newer versions)
 	@$(UV_COMPILE) -o requirements.txt requirements.in
 	@$(UV_COMPILE) -o requirements-timm.txt requirements-timm.in
+	@$(UV_COMPILE) -o requirements-openvino.txt requirements-openvino.in
 	@$(UV_COMPILE) -o requirements-docs.txt requirements-docs.in
 	@$(UV_COMPILE) -o requirements-dev.txt requirements-dev.in

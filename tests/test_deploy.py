@@ -102,10 +102,26 @@ def test_what_is_no_onnx_file_is_named():
         measure([File("x", b"nothing", (1, 2, 2))], [Setting(1, 1)], 1)
 
 
+def test_a_second_runtime_is_measured_beside_the_first_where_it_is_installed(here, capsys):
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra")
+    assert main(["latency", "train/teacher", "--rounds", "1", "--batch", "2"]) == 0
+    assert "openvino, batch 2, 1 thread (ms" in capsys.readouterr().out
+    records = latency.read(here)
+    assert openvino.__version__.startswith(records.runtimes["openvino"])
+    assert {t.runtime for t in records.models["train/teacher"].timings} == {"onnxruntime", "openvino"}
+
+
+def test_one_runtime_may_be_asked_for_and_one_that_is_not_there_is_refused(here, capsys):
+    assert main(["latency", "train/teacher", "--rounds", "1", "--runtime", "onnxruntime"]) == 0
+    assert {*latency.read(here).runtimes} == {"onnxruntime"}
+    assert main(["latency", "--runtime", "tensorrt"]) == 1
+    assert "--runtime tensorrt: installed here are onnxruntime" in capsys.readouterr().err
+
+
 def test_what_was_measured_of_another_file_does_not_count():
     timing = Timing(batch=1, threads=1, p50_ms=2.0, p90_ms=3.0)
     models = {name: Timed(sha256=sha, onnx_bytes=9, timings=[timing]) for name, sha in (("a", "1"), ("b", "2"))}
-    records = latency.Records(cpu="c", cores=2, onnxruntime="1", load=0.0, rounds=1, models=models)
+    records = latency.Records(cpu="c", cores=2, runtimes={"onnxruntime": "1"}, load=0.0, rounds=1, models=models)
     assert latency.milliseconds(records, {"a": "1", "b": "other"}, Setting(1, 1)) == {"a": 2.0}
     assert latency.milliseconds(records, {"a": "1"}, Setting(8, 1)) == {}
 

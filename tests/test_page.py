@@ -168,7 +168,7 @@ def test_latency_is_an_axis_and_a_table_where_it_was_measured(tmp_path):
     now = {m.id: m.measured.weights_sha256 for m in study.models[:2]}
     models = {name: Timed(sha256=sha, onnx_bytes=9, timings=[timing]) for name, sha in now.items()}
     models["train/plain_cnn"] = models[study.models[0].id].model_copy(update={"sha256": "of earlier weights"})
-    records = Records(cpu="a processor", cores=2, onnxruntime="1", load=0.0, rounds=1, models=models)
+    records = Records(cpu="a processor", cores=2, runtimes={"onnxruntime": "1"}, load=0.0, rounds=1, models=models)
     latency.write(tmp_path, records)
     html = page(tmp_path, study, make_report(tmp_path, study))
     assert content_of(html)["axes"]["ms"]["costs"] == [0.125, 0.125]

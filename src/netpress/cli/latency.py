@@ -4,7 +4,8 @@
     python -m netpress latency quantize/student_int8 prune/main   these and their parents
     python -m netpress latency --batch 64 --json
 
-One image and a batch, on one thread and on all cores, by onnxruntime; files take turns. Medians (p50) and ninetieth
+One image and a batch, on one thread and on all cores, by onnxruntime, and by OpenVINO where it is installed
+(.venv/bin/uv pip install -r requirements-openvino.txt); files take turns. Medians (p50) and ninetieth
 percentiles (p90) are of one batch. What is found goes to reports/latency.json, where `choose --max-latency` and
 `export` look it up; it is of this machine alone, and no result follows from it.
 """
@@ -36,22 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", metavar="MODEL_ID", nargs="*", help="such as distill/kd_strong or prune/main/round_2")
     parser.add_argument("--batch", type=whole_number, default=32, help="images of the larger batch (default: 32)")
     parser.add_argument("--rounds", type=whole_number, default=15, help="turns of each file (default: 15)")
+    parser.add_argument("--runtime", metavar="NAME", help="onnxruntime or openvino; default: all that are installed")
     parser.add_argument("--json", action="store_true", help="for scripts: what is written to the file")
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure models of the project around the current folder, and print a table."""
-    import onnxruntime
-
     from netpress.core import artifacts
-    from netpress.deploy.latency import File, measure
+    from netpress.deploy.latency import File, measure, runtimes
     from netpress.process.progress import ImageProgress
     from netpress.report import latency
     from netpress.report.latency import Setting, Timed
 
     root, load = find_root(), os.getloadavg()[0]
     specs = _specs(root, args.models)
-    settings = [Setting(b, t) for b in sorted({1, args.batch}) for t in sorted({1, cores()})]
+    known = runtimes()
+    if args.runtime not in (None, *known):
+        raise NetpressError(f"--runtime {args.runtime}: installed here are {' and '.join(known)}; see --help")
+    taken = {name: version for name, version in known.items() if args.runtime in (None, name)}
+    settings = [Setting(b, t, r) for r in taken for b in sorted({1, args.batch}) for t in sorted({1, cores()})]
     listed, data = [], {}
     for name, (folder, spec) in specs.items():
         data[name] = artifacts.read_file(folder, spec, artifacts.ONNX)
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     records = latency.Records(
         cpu=cpu_name(),
         cores=cores(),
-        onnxruntime=onnxruntime.__version__,
+        runtimes=taken,
         load=round(load, 2),
         rounds=args.rounds,
         models=models,

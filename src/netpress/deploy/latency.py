@@ -8,11 +8,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import numpy as np
 
+from netpress.base.errors import ArtifactError
 from netpress.core.export import OnnxModule
-from netpress.report.latency import Setting, Timing
+from netpress.report.latency import ONNXRUNTIME, Setting, Timing
+
+OPENVINO = "openvino"
 
 #: What weights alone are stored as; onnxruntime turns them into floats once, as it loads the file.
 STORED = ("FLOAT16", "BFLOAT16", "INT8", "UINT8", "INT4", "UINT4")
@@ -47,12 +52,12 @@ def measure(
 
     Args:
         listed: the files.
-        settings: images at once and threads.
+        settings: images at once, threads and runtime.
         rounds: turns of each file.
         progress: called when all files have had a turn.
 
     Raises:
-        ArtifactError: onnxruntime refuses a file.
+        ArtifactError: a runtime refuses a file.
     """
     found: dict[str, list[Timing]] = {file.name: [] for file in listed}
     for setting in settings:
@@ -65,15 +70,42 @@ def measure(
             progress()
         for name, values in seconds.items():
             p50, p90 = (float(1000 * np.quantile(values, share)) for share in (0.5, 0.9))
-            found[name].append(Timing(batch=setting.batch, threads=setting.threads, p50_ms=p50, p90_ms=p90))
+            found[name].append(Timing(**setting._asdict(), p50_ms=p50, p90_ms=p90))
+    return found
+
+
+def runtimes() -> dict[str, str]:
+    """Return the runtimes that are installed, with their versions; onnxruntime first."""
+    found = {ONNXRUNTIME: version("onnxruntime")}
+    if find_spec("openvino"):
+        found[OPENVINO] = version("openvino").partition("-")[0]
     return found
 
 
 def _runner(file: File, setting: Setting) -> Callable[[], object]:
-    session = OnnxModule(file.data, setting.threads, name=file.name).session
     images = np.random.default_rng(0).normal(size=(setting.batch, *file.image)).astype(np.float32)
-    feed = {session.get_inputs()[0].name: images}
-    return lambda: session.run(None, feed)
+    return _RUNNERS[setting.runtime](file, setting.threads, images)
+
+
+def _onnxruntime(file: File, threads: int, images: np.ndarray) -> Callable[[], object]:
+    module = OnnxModule(file.data, threads, name=file.name)
+    return lambda: module.session.run(None, {module.input_name: images})
+
+
+def _openvino(file: File, threads: int, images: np.ndarray) -> Callable[[], object]:
+    import openvino
+
+    how = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    core = openvino.Core()
+    try:
+        request = core.compile_model(core.read_model(file.data), "CPU", how).create_infer_request()
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise ArtifactError(f"OpenVINO refuses {file.name}: {first}; take --runtime onnxruntime alone") from None
+    return lambda: request.infer({0: images})
+
+
+_RUNNERS = {ONNXRUNTIME: _onnxruntime, OPENVINO: _openvino}
 
 
 def _timed(run: Callable[[], object], count: int) -> Iterator[float]:

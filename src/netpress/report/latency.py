@@ -19,15 +19,20 @@ REMEDY = "run 'python -m netpress latency' again"
 LOADED = 0.5
 
 
+ONNXRUNTIME = "onnxruntime"
+
+
 class Setting(NamedTuple):
-    """How files are run: images at once, and threads."""
+    """How files are run: images at once, threads, and by what."""
 
     batch: int
     threads: int
+    runtime: str = ONNXRUNTIME
 
     def __str__(self) -> str:
-        """As in 'batch 1, 2 threads'."""
-        return f"batch {self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        """As in 'batch 1, 2 threads', or with the runtime before it where that is not onnxruntime."""
+        other = "" if self.runtime == ONNXRUNTIME else f"{self.runtime}, "
+        return f"{other}batch {self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 #: By this one models are chosen and compared: an image by itself, as a device sees it.
@@ -39,8 +44,14 @@ class Timing(Strict):
 
     batch: int
     threads: int
+    runtime: str = ONNXRUNTIME
     p50_ms: float
     p90_ms: float
+
+    @property
+    def setting(self) -> Setting:
+        """At which it was measured."""
+        return Setting(self.batch, self.threads, self.runtime)
 
 
 class Timed(Strict):
@@ -62,15 +73,18 @@ class Timed(Strict):
 
     def at(self, setting: Setting) -> Timing | None:
         """Return what was measured at a setting."""
-        return next((t for t in self.timings if (t.batch, t.threads) == setting), None)
+        return next((t for t in self.timings if t.setting == setting), None)
 
 
 class Records(Strict):
-    """What was measured in one go, and on what machine; `load` is the number of running processes before."""
+    """What was measured in one go, on what machine, by which runtimes in which versions.
+
+    `load` is the number of running processes before.
+    """
 
     cpu: str
     cores: int
-    onnxruntime: str
+    runtimes: dict[str, str]
     load: float
     rounds: int
     models: dict[str, Timed]
@@ -110,7 +124,7 @@ def milliseconds(records: Records, known: Mapping[str, str], setting: Setting = 
 
 def latency_table(records: Records) -> str:
     """Return the table of all that was measured, and what is to be known of it, as Markdown; '' where nothing was."""
-    settings = list(dict.fromkeys(Setting(t.batch, t.threads) for m in records.models.values() for t in m.timings))
+    settings = list(dict.fromkeys(t.setting for m in records.models.values() for t in m.timings))
     if not settings:
         return ""
     rows = []
@@ -120,10 +134,11 @@ def latency_table(records: Records) -> str:
         faster = times_as_fast(timed, parent) if parent else None
         beside = ["-", "-", ""] if faster is None else [timed.beside or "", f"{faster:.2f}x", timed.note]
         rows.append([name, units.size(timed.onnx_bytes), *cells, *beside])
+    runtimes = ", ".join(f"{name} {version}" for name, version in records.runtimes.items())
     titles = [f"{setting} (ms, p50 / p90)" for setting in settings]
     head = ["Model", "ONNX", *titles, "Beside", "Times as fast", "Note"]
     told = [
-        f"{records.cpu}, {records.cores} cores, onnxruntime {records.onnxruntime}; {records.rounds} rounds.",
+        f"{records.cpu}, {records.cores} cores, {runtimes}; {records.rounds} rounds.",
         f"*Times as fast* compares the medians of {settings[0]}.",
     ]
     if records.load > LOADED:
