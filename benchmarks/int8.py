@@ -19,9 +19,9 @@ import netpress  # noqa: F401 (before torch: it says how threads wait)
 import numpy as np
 import torch
 
+from netpress.base.model_files import ONNX
 from netpress.base.project import find_root
 from netpress.core import artifacts
-from netpress.core.artifacts import ONNX
 from netpress.core.context import Context, open_context
 from netpress.core.export import OnnxModule
 from netpress.params import reader

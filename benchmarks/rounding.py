@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from netpress.base.model_files import ONNX
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, find_root
-from netpress.core.artifacts import ONNX, seed_folder
+from netpress.core.artifacts import seed_folder
 from netpress.core.batches import device_split
 from netpress.core.dataset import load_manifest
 from netpress.core.export import OnnxModule, without_metadata

@@ -11,6 +11,7 @@ from conftest import NO_AUGMENT, striped
 from test_artifacts import made
 from torch import nn
 
+from netpress.base import model_files
 from netpress.base.errors import ConfigError
 from netpress.core import artifacts
 from netpress.core.batches import training_batches
@@ -93,7 +94,7 @@ def test_pruned_factorized_saved_and_loaded_or_refused_by_the_layer(tmp_path, na
     else:
         network, spec = network_of(name, compressed)
     require_rebuilt(network, spec.arch, 5, spec.options, spec.edits, spec.image)
-    artifacts.save_model(tmp_path / name, spec, {artifacts.WEIGHTS: artifacts.weights_as_bytes(network)})
+    artifacts.save_model(tmp_path / name, spec, {model_files.WEIGHTS: artifacts.weights_as_bytes(network)})
     again = artifacts.load(tmp_path / name).network
     images = torch.randn(3, 3, SIZE, SIZE)
     with torch.inference_mode():

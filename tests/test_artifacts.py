@@ -11,8 +11,9 @@ from torch import nn
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
+from netpress.base.model_files import HISTORY, ONNX, SPEC, WEIGHTS
 from netpress.core import artifacts
-from netpress.core.artifacts import HISTORY, ONNX, SPEC, WEIGHTS, Spec, load_model, save_model, weights_as_bytes
+from netpress.core.artifacts import Spec, load_model, save_model, weights_as_bytes
 from netpress.core.context import Method
 from netpress.core.edits import resize_edit, sizes_of
 from netpress.core.export import OnnxModule, Shelf, export_onnx

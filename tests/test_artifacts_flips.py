@@ -12,9 +12,9 @@ from test_artifacts import contents, made
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
+from netpress.base.model_files import HISTORY, ONNX, SEEDS, SPEC, WEIGHTS
 from netpress.core import artifacts, checkpoint
 from netpress.core import resume as store
-from netpress.core.artifacts import HISTORY, ONNX, SEEDS, SPEC, WEIGHTS
 from netpress.core.dataset import load_manifest, load_split
 from netpress.core.optimizer import make_optimizer
 from netpress.ingest.prepare import prepare

@@ -95,6 +95,8 @@ FAULTS = [
         "train.large_cnn.seeds = []: must be a list or nothing with at least 1 entries and at",
     ),
     ("train.large_cnn.seeds", [-1], "train.large_cnn.seeds.0 = -1: must be a whole number at least 0"),
+    ("train.resnet18_weak.class_names", ["a", "b", "a"], "each name may stand once only"),
+    ("train.resnet18_weak.class_names", ["a", "b\r"], "'b\\r' holds characters that cannot be printed"),
     ("final", ["train/nobody"], "final[0]: no model 'train/nobody'"),
     ("final", ["prune/main", "prune/main"], "final = ['prune/main', 'prune/main']: each entry may stand once only"),
     ("claims.int8.equal", ["prune/main", "prune/main/round_2/control"], "add 2 to prune.control_rounds"),

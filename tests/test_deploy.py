@@ -13,7 +13,7 @@ from little import copy_of
 from PIL import Image
 
 from netpress.__main__ import main
-from netpress.base import files
+from netpress.base import files, model_files
 from netpress.base.errors import ArtifactError, NetpressError
 from netpress.core import artifacts
 from netpress.deploy import bundle
@@ -86,7 +86,7 @@ def test_where_nothing_is_made_there_is_nothing_to_measure(here, capsys):
 def test_files_take_turns_and_slower_ones_take_longer(little_run):
     folder = little_run / "models/train/teacher/seed_0"
     spec = artifacts.read_spec(folder)
-    data = artifacts.read_file(folder, spec, artifacts.ONNX)
+    data = artifacts.read_file(folder, spec, model_files.ONNX)
     seen = []
     listed = [File("one", data, spec.image), File("other", data, spec.image)]
     settings = [Setting(1, 1), Setting(64, 1)]

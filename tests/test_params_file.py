@@ -144,7 +144,7 @@ def test_every_key_has_its_line_and_column():
     for key, (line, column) in document.content.places.items():
         text = lines[line - 1][column - 1 :]
         assert text.startswith(key.rpartition(".")[2]) or re.match(r"\d+$", key.rpartition(".")[2]), key
-    assert document.place("final.1") == (line_of("- lowrank/compact_plain"), 5)
+    assert document.place("final.1") == (line_of("- distill/kd_strong"), 5)
     assert document.place("train.large_cnn.nothing") == document.place("train.large_cnn")
     assert document.place("nothing") == (0, 0)
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from netpress.base.model_files import MISTAKES, PREDICTIONS
 from netpress.core.batches import DeviceSplit
-from netpress.core.predictions import COLUMNS, MISTAKES, PREDICTIONS, SHOWN, packed, prediction_files
+from netpress.core.predictions import COLUMNS, SHOWN, SIDE, packed, prediction_files
 
 CLASSES = ("apple, green", "bread", "soup")
 
@@ -21,8 +22,8 @@ def split(labels, channels=1, side=4):
     return DeviceSplit(images.contiguous(), torch.tensor(labels), len(CLASSES), (0.5,), (0.5,), False)
 
 
-def files_of(labels, named, probability, **options):
-    text = packed(torch.tensor(named), torch.tensor(probability))
+def files_of(labels, named, confidence, **options):
+    text = packed(torch.tensor(named), torch.tensor(confidence))
     return prediction_files(text, split(labels, **options), CLASSES)
 
 
@@ -52,6 +53,11 @@ def test_the_surest_mistakes_stand_on_the_picture_in_order(channels, mode):
     assert (pixels[:, :4] == 3).all() and (pixels[:, 4:] == 1).all()
 
 
+def test_large_images_are_made_smaller_on_the_picture():
+    found = files_of([0, 1], [1, 0], [0.5, 0.75], channels=3, side=4 * SIDE)
+    assert Image.open(io.BytesIO(found[MISTAKES])).size == (2 * SIDE, SIDE)
+
+
 def test_without_a_mistake_there_is_no_picture():
     found = files_of([0, 1], [0, 1], [0.5, 0.6])
     assert {*found} == {PREDICTIONS}
@@ -67,6 +73,6 @@ def test_no_mistake_that_is_left_out_is_surer_than_one_that_is_shown(images):
     wrong = [row for row in rows if row["actual"] != row["predicted"]]
     shown = sorted((row for row in rows if row["on_sheet"]), key=lambda row: int(row["on_sheet"]))
     assert all(row in wrong for row in shown) and len(shown) == min(SHOWN, len(wrong))
-    surest = [float(row["probability"]) for row in shown]
+    surest = [float(row["confidence"]) for row in shown]
     assert surest == sorted(surest, reverse=True)
-    assert all(float(row["probability"]) <= surest[-1] for row in wrong if not row["on_sheet"])
+    assert all(float(row["confidence"]) <= surest[-1] for row in wrong if not row["on_sheet"])

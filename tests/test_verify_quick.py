@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from report_samples import sample_params, study_in, write_metrics
 
-from netpress.base import files
+from netpress.base import files, model_files
 from netpress.core import artifacts
 from netpress.core.artifacts import Spec
 from netpress.core.dataset import Manifest
@@ -134,7 +134,7 @@ def model(project):
         sha256={},
     )
     folder = root / "models/train/large_cnn"
-    contents = {artifacts.WEIGHTS: b"\x01\x02\x03\x04", artifacts.ONNX: b"onnx", artifacts.HISTORY: b"epoch\n"}
+    contents = {model_files.WEIGHTS: b"\x01\x02\x03\x04", model_files.ONNX: b"onnx", model_files.HISTORY: b"epoch\n"}
     saved = artifacts.save_model(folder / "seed_0", spec, contents)
     artifacts.write_seeds(folder, [0])
     path = root / "metrics/train/large_cnn.json"
@@ -147,7 +147,7 @@ def test_a_clone_without_models_or_data_has_nothing_to_hash(project):
     assert quick_local.data_findings(project[0]) == []
 
 
-@pytest.mark.parametrize("name", [artifacts.WEIGHTS, artifacts.ONNX, artifacts.HISTORY])
+@pytest.mark.parametrize("name", [model_files.WEIGHTS, model_files.ONNX, model_files.HISTORY])
 @pytest.mark.parametrize("fault", ["one bit", "cut off", "missing"])
 def test_one_weight_changed_is_found_by_its_hash(model, name, fault):
     root, items, folder = model
@@ -168,7 +168,7 @@ def test_one_weight_changed_is_found_by_its_hash(model, name, fault):
 def test_a_model_of_other_weights_than_the_metrics_is_found(model):
     root, items, folder = model
     spec = artifacts.read_spec(folder / "seed_0")
-    artifacts.save_model(folder / "seed_0", spec, {artifacts.WEIGHTS: b"other"})
+    artifacts.save_model(folder / "seed_0", spec, {model_files.WEIGHTS: b"other"})
     (finding,) = quick_local.model_findings(root, items)
     assert "metrics/train/large_cnn.json" in finding.text
 

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure models of the project around the current folder, and print a table."""
+    from netpress.base import model_files
     from netpress.core import artifacts
     from netpress.deploy.latency import File, measure, runtimes
     from netpress.process.progress import ImageProgress
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     settings = [Setting(b, t, r) for r in taken for b in sorted({1, args.batch}) for t in sorted({1, cores()})]
     listed, data = [], {}
     for name, (folder, spec) in specs.items():
-        data[name] = artifacts.read_file(folder, spec, artifacts.ONNX)
+        data[name] = artifacts.read_file(folder, spec, model_files.ONNX)
         listed.append(File(name, data[name], spec.image))
     progress = ImageProgress("measuring", len(settings) * args.rounds, unit="rounds")
     found = measure(listed, settings, args.rounds, lambda: progress.add(1))

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _predictor(model: str) -> "Predictor":
-    from netpress.core.artifacts import SEEDS, SPEC
+    from netpress.base.model_files import SEEDS, SPEC
     from netpress.deploy.predictor import CARD, open_exported, open_model
 
     threads, place = cores(), Path(model)

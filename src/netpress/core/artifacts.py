@@ -1,8 +1,7 @@
 """The only reader and writer of models, their metrics and their tensors.
 
-A model folder holds `spec.json` and the files that it names with their sha256: `model.safetensors`
-(or `model.onnx` alone for a quantized model), `model.onnx` and `history.csv`. JSON files carry a seal, their
-own sha256. So every flipped bit is found when the file is read. There is no pickle.
+A model folder holds `spec.json` and the files that it names with their sha256 (`base/model_files.py`). JSON files carry
+a seal, their own sha256. So every flipped bit is found when the file is read. There is no pickle.
 """
 
 import json
@@ -17,13 +16,11 @@ from torch import Tensor, nn
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.model_files import ONNX, SEEDS, SPEC, WEIGHTS
 from netpress.base.project import metrics_file
 from netpress.core.edits import Edit
 from netpress.core.networks import rebuild
 from netpress.params.schema import Strict, parse
-
-SPEC, WEIGHTS, ONNX, HISTORY, SEEDS = "spec.json", "model.safetensors", "model.onnx", "history.csv", "seeds.json"
-
 
 #: A file of the model's folder and of no other.
 FileName = Annotated[str, StringConstraints(pattern=r"^[a-z]+\.[a-z]+$")]

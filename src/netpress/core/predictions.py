@@ -1,4 +1,4 @@
-"""What a model says of each validation image, kept beside it: predictions.csv, and its surest mistakes as a picture."""
+"""What a model says of each validation image, kept beside it: predictions.csv, and its most confident mistakes."""
 
 import base64
 import io
@@ -9,42 +9,42 @@ import torch
 from torch import Tensor
 
 from netpress.base import files
+from netpress.base.model_files import MISTAKES, PREDICTIONS
 from netpress.core.batches import DeviceSplit
 
 #: Under this key a history's last row, or what was found out about a network without one, holds what `packed` gives.
 PREDICTED = "predicted"
-PREDICTIONS, MISTAKES = "predictions.csv", "mistakes.png"
-COLUMNS = ("image", "actual", "predicted", "probability", "on_sheet")
-#: Mistakes on the picture.
-SHOWN = 12
-_ROW = np.dtype([("predicted", "<u2"), ("probability", "<f4")])
+COLUMNS = ("image", "actual", "predicted", "confidence", "on_sheet")
+#: Mistakes on the picture, and pixels of a side of each at most.
+SHOWN, SIDE = 12, 96
+_ROW = np.dtype([("predicted", "<u2"), ("confidence", "<f4")])
 
 
-def packed(predicted: Tensor, probability: Tensor) -> str:
+def packed(predicted: Tensor, confidence: Tensor) -> str:
     """Return the class that is named for each image (N), and with which probability (N), as text in base64."""
     rows = np.empty(len(predicted), _ROW)
-    rows["predicted"], rows["probability"] = predicted.cpu().numpy(), probability.cpu().numpy()
+    rows["predicted"], rows["confidence"] = predicted.cpu().numpy(), confidence.cpu().numpy()
     return base64.b64encode(rows.tobytes()).decode("ascii")
 
 
 def prediction_files(text: str, split: DeviceSplit, classes: Sequence[str]) -> dict[str, bytes]:
     """Return the two files of a model that said `text`, as `packed` gives it, of the images of `split`.
 
-    predictions.csv has a row for each image. mistakes.png holds `SHOWN` of the images that are named wrong, those that
-    the model is surest of, side by side; `on_sheet` is an image's place among them, from 1. A model without a mistake
-    has no such picture.
+    predictions.csv has a row for each image. mistakes.png holds `SHOWN` of the images that are named wrong, those with
+    the highest confidence, side by side, made smaller where their sides are above `SIDE`; `on_sheet` is an image's
+    place among them, from 1. A model without a mistake has no such picture.
     """
     rows = np.frombuffer(base64.b64decode(text), _ROW)
     actual = split.labels.cpu().numpy()
     wrong = np.flatnonzero(rows["predicted"] != actual)
-    shown = wrong[np.argsort(-rows["probability"][wrong], kind="stable")][:SHOWN]
+    shown = wrong[np.argsort(-rows["confidence"][wrong], kind="stable")][:SHOWN]
     place = {int(index): k + 1 for k, index in enumerate(shown)}
     table = [
         {
             "image": k,
             "actual": classes[actual[k]],
             "predicted": classes[row["predicted"]],
-            "probability": f"{row['probability']:.4f}",
+            "confidence": f"{row['confidence']:.4f}",
             "on_sheet": place.get(k, ""),
         }
         for k, row in enumerate(rows)
@@ -58,6 +58,10 @@ def _sheet(images: Tensor) -> bytes:
     from PIL import Image
 
     pixels = np.concatenate(list(images.cpu().numpy()), axis=1)
+    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    side = min(SIDE, images.shape[1])
+    if side < images.shape[1]:
+        picture = picture.resize((side * len(images), side), Image.Resampling.BOX)
     stream = io.BytesIO()
-    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(stream, "PNG", optimize=True)
+    picture.save(stream, "PNG", optimize=True)
     return stream.getvalue()

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from netpress.base import files
 from netpress.base.errors import ParamsError
+from netpress.base.model_files import HISTORY, ONNX, WEIGHTS
 from netpress.base.model_id import ROUND, ModelId
 from netpress.core import artifacts
-from netpress.core.artifacts import FIRST, HISTORY, ONNX, WEIGHTS, Parent, Spec
+from netpress.core.artifacts import FIRST, Parent, Spec
 from netpress.core.batches import batches_per_epoch
 from netpress.core.context import Context
 from netpress.core.dataset import Manifest

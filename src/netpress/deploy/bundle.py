@@ -12,10 +12,11 @@ from PIL import Image
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError, NetpressError
+from netpress.base.model_files import ONNX, WEIGHTS
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED
 from netpress.core import artifacts
-from netpress.core.artifacts import ONNX, WEIGHTS, Loaded
+from netpress.core.artifacts import Loaded
 from netpress.core.dataset import load_manifest, load_split
 from netpress.core.export import OnnxModule
 from netpress.deploy.model_card import model_card

@@ -7,10 +7,11 @@ from typing import Any
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
+from netpress.base.model_files import ONNX, WEIGHTS
 from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
 from netpress.core import artifacts
-from netpress.core.artifacts import ONNX, WEIGHTS, Spec
+from netpress.core.artifacts import Spec
 from netpress.report import latency, units
 from netpress.report.data_line import data_line
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError, DataError
+from netpress.base.model_files import ONNX
 from netpress.core import artifacts
-from netpress.core.artifacts import ONNX
 from netpress.core.export import OnnxModule
 from netpress.params.schema import Strict, parse
 

@@ -129,6 +129,15 @@ class Train(Design):
         None, description="in the order of the labels; as a rule absent, for those of the data"
     )
 
+    @field_validator("class_names")
+    @classmethod
+    def _distinct(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and len({*names}) < len(names):
+            raise ValueError("each name may stand once only")
+        if unprintable := [name for name in names or () if not name.isprintable()]:
+            raise ValueError(f"{unprintable[0]!r} holds characters that cannot be printed")
+        return names
+
 
 class Distill(Design):
     """An item of `distill`: a student taught by a trained model."""

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ParamsError
+from netpress.base.model_files import ONNX
 from netpress.core import artifacts
-from netpress.core.artifacts import ONNX, Loaded, Parent, Spec
+from netpress.core.artifacts import Loaded, Parent, Spec
 from netpress.core.batches import DeviceSplit, draw_images
 from netpress.core.context import Context, Method
 from netpress.core.engine import History

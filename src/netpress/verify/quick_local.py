@@ -38,7 +38,8 @@ def model_findings(root: Path, items: Mapping[str, Any]) -> list[Finding]:
     if not here:
         return []
     # These load torch, which a clone without models can do without.
-    from netpress.core.artifacts import SPEC, read_file, read_spec, seed_folder
+    from netpress.base.model_files import SPEC
+    from netpress.core.artifacts import read_file, read_spec, seed_folder
 
     findings = []
     for model_id in here:
