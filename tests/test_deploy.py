@@ -122,8 +122,9 @@ def test_what_was_measured_of_another_file_does_not_count():
     timing = Timing(batch=1, threads=1, p50_ms=2.0, p90_ms=3.0)
     models = {name: Timed(sha256=sha, onnx_bytes=9, timings=[timing]) for name, sha in (("a", "1"), ("b", "2"))}
     records = latency.Records(cpu="c", cores=2, runtimes={"onnxruntime": "1"}, load=0.0, rounds=1, models=models)
-    assert latency.milliseconds(records, {"a": "1", "b": "other"}, Setting(1, 1)) == {"a": 2.0}
-    assert latency.milliseconds(records, {"a": "1"}, Setting(8, 1)) == {}
+    now = latency.of_now(records, {"a": "1", "b": "other"})
+    assert latency.at(now) == latency.at(now, Setting(1, 1)) == {"a": 2.0}
+    assert latency.at(now, Setting(8, 1)) == latency.at(now, Setting(1, 1, "openvino")) == {}
 
 
 def test_the_choice_may_be_limited_by_time(here, capsys):

@@ -13,17 +13,18 @@ from report_samples import sample_params, study_in, write_metrics
 
 from netpress.__main__ import main
 from netpress.base import files
-from netpress.base.errors import ArtifactError
+from netpress.base.model_id import ModelId
 from netpress.params import reader
 from netpress.report import choice, latency
 from netpress.report.choice import Budget
 from netpress.report.collect import Study, collect
 from netpress.report.latency import Records, Timed, Timing
 from netpress.report.page import charts, plots
-from netpress.report.page.build import PAGE, page, write_page
+from netpress.report.page.build import PAGE, page
 from netpress.report.page.charts import Axis
 from netpress.report.write import make_report
 
+ROUND = ModelId("prune/main/round_1")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DATA = {
     "source": "tiny",
@@ -40,6 +41,7 @@ DATA = {
 def written(root: Path, **changes: object) -> tuple[Study, str]:
     """Write metrics of three seeds below `root`; return the study and its page."""
     params = sample_params(**changes)
+    params.quantize["pruned_int8"] = params.quantize["pruned_int8"].model_copy(update={"parent": ROUND})
     write_metrics(root, params, seeds=3, controls=True)
     files.write_json(root / "metrics/data.json", DATA)
     study = study_in(root, params)
@@ -81,6 +83,10 @@ class Parsed(HTMLParser):
             self.cells.append(data)
 
 
+def entry_in(html: str, model_id: str) -> str:
+    return html[html.index(f'<details id="{model_id}">') :].split("</details>")[0]
+
+
 def content_of(html: str) -> dict:
     found = re.search(r'<script id="content" type="application/json">(.*?)</script>', html, re.S)
     assert found
@@ -106,21 +112,30 @@ def test_every_figure_of_the_tables_is_on_it_once_more_and_no_other_table(sample
     assert len(wanted) > 100 and wanted <= {cell.strip() for cell in Parsed(html).cells}
 
 
-def test_every_model_has_a_fold_with_its_figures_and_the_command_that_makes_it_again(sample):
+def test_every_model_has_an_entry_with_its_figures_and_the_command_that_makes_it_again(sample):
     _, study, html = sample
     for model in study.models:
         if model.id.round is None:
-            fold = html[html.index(f'<details id="{model.id}">') :].split("</details>")[0]
-            assert f"{100 * model.measured.val_acc:.2f}" in fold and f"{model.measured.params:,}" in fold
-            assert f"dvc repro --single-item --force {model.id.stage}</code>" in fold
-            assert all(f'<a href="#{parent.base}' in fold for parent in model.parents.values())
-            assert "dvc pull" in fold
+            entry = entry_in(html, model.id)
+            assert f"{100 * model.measured.val_acc:.2f}" in entry and f"{model.measured.params:,}" in entry
+            assert f"dvc repro --single-item --force {model.id.stage}</code>" in entry
+            for parent in model.parents.values():
+                accuracy = 100 * study.measured(parent).val_acc
+                assert re.search(rf'<a href="#{parent.base}">{parent}</a>: [^<]*, {accuracy:.2f} ±', entry)
+            assert "dvc pull" in entry
 
 
 def test_names_are_text_and_never_markup(sample):
     _, _, html = sample
     assert "<b>bread</b>" not in html and "&lt;b&gt;bread&lt;/b&gt;" in html
     assert html.count("<script") == html.count("</script>") == 3
+
+
+def test_markdown_of_the_tables_cannot_bring_markup(tmp_path):
+    claims = sample_params().claims
+    hostile = {"int8": claims["int8"].model_copy(update={"text": "<img src=x onerror=alert(1)> costs little"})}
+    _, html = written(tmp_path, claims=hostile)
+    assert "<img src=x" not in html and html.count("&lt;img src=x") >= 2
 
 
 def test_the_same_metrics_give_the_same_page(sample):
@@ -140,14 +155,16 @@ def test_the_chart_shows_every_network_and_where_it_stands(sample):
         assert values[model.id]["accuracy"] == pytest.approx(100 * model.measured.val_acc, abs=1e-3)
     line = [(row["cost"], row["accuracy"]) for row in axis["front"]["layer"][0]["data"]["values"]]
     assert line == sorted(line) and [y for _, y in line] == sorted(y for _, y in line)
-    assert all(any(x <= row["cost"] and y >= row["accuracy"] - 1e-3 for x, y in line) for row in values.values())
+    known = [row for row in values.values() if row["family"] != charts.CONTROL]
+    assert all(any(x <= row["cost"] and y >= row["accuracy"] - 1e-3 for x, y in line) for row in known)
+    assert len(known) < len(values), "shapes trained from scratch are shown too"
 
 
 def test_the_slider_names_what_choose_names(sample):
     _, study, html = sample
     axis = content_of(html)["axes"]["onnx_bytes"]
     curves = [curve.model_id for curve in make_report(Path("nowhere"), study).curves]
-    for limit in axis["costs"]:
+    for limit in axis["costs"].values():
         step = [step for step in axis["steps"] if step["limit"] <= limit][-1]
         found = choice.choose(study, curves, Budget({"onnx_bytes": limit}), smallest=False)
         assert step["model"] == found.id and step["text"] == choice.text(study, found)
@@ -171,9 +188,23 @@ def test_latency_is_an_axis_and_a_table_where_it_was_measured(tmp_path):
     records = Records(cpu="a processor", cores=2, runtimes={"onnxruntime": "1"}, load=0.0, rounds=1, models=models)
     latency.write(tmp_path, records)
     html = page(tmp_path, study, make_report(tmp_path, study))
-    assert content_of(html)["axes"]["ms"]["costs"] == [0.125, 0.125]
+    assert content_of(html)["axes"]["ms"]["costs"] == dict.fromkeys(now, 0.125)
     shown = html[html.index('<section id="latency">') :].split("</section>")[0]
     assert "0.125 / 0.500" in shown and "a processor" in shown and "train/plain_cnn" not in shown
+
+
+def test_latencies_that_are_damaged_are_left_out_with_a_note(tmp_path, capsys):
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/latency.json").write_text('{"cpu": 1}')
+    _, html = written(tmp_path)
+    assert "ms" not in content_of(html)["axes"]
+    assert "note: the page shows no latencies: reports/latency.json is damaged" in capsys.readouterr().err
+
+
+def test_a_round_that_is_tested_stands_in_the_entry_of_its_curve(tmp_path):
+    _, html = written(tmp_path, final=[ROUND])
+    assert "Test accuracy of round 1" in entry_in(html, "prune/main")
+    Parsed(html)
 
 
 def test_a_study_without_models_has_a_page_that_says_what_to_do(tmp_path):
@@ -205,36 +236,67 @@ def made(little_run, tmp_path_factory):
 def test_training_confusions_and_mistakes_are_shown_where_the_models_are(made):
     html = (made / PAGE).read_text(encoding="utf-8")
     names = json.loads((made / "metrics/data.json").read_text())["class_names"]
-    fold = html[html.index('<details id="distill/kd">') :].split("</details>")[0]
-    assert 'data-training="distill/kd"' in fold and "distill/kd" in content_of(html)["training"]
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', fold, re.S)
+    entry = entry_in(html, "distill/kd")
+    assert 'data-training="distill/kd"' in entry and "distill/kd" in content_of(html)["training"]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', entry, re.S)
     assert [name for name, _ in rows] == names
     metrics = json.loads((made / "metrics/distill/kd.json").read_text())
     counts = [[int(cell or 0) for cell in re.findall(r"<td[^>]*>(\d*)</td>", cells)] for _, cells in rows]
     assert sum(map(sum, counts)) == metrics["val_images"]
     assert sum(row[k] for k, row in enumerate(counts)) == round(metrics["val_acc"] * metrics["val_images"])
-    assert fold.count("<figure>") == min(12, metrics["val_images"] - sum(row[k] for k, row in enumerate(counts)))
+    assert entry.count("<figure>") == min(12, metrics["val_images"] - sum(row[k] for k, row in enumerate(counts)))
+
+
+def again(folder: Path) -> str:
+    """The page of a changed copy of the project."""
+    params = reader.load(folder / "params.yaml")
+    study = collect(folder, params.items())
+    return page(folder, study, make_report(folder, study))
 
 
 def test_many_classes_give_pairs_in_place_of_a_matrix(made, monkeypatch):
     from netpress.report.page import models
 
     monkeypatch.setattr(models, "MOST_CLASSES", 2)
-    monkeypatch.chdir(made)
-    assert main(["report"]) == 0
-    html = (made / PAGE).read_text(encoding="utf-8")
-    fold = html[html.index('<details id="distill/kd">') :].split("</details>")[0]
-    assert "<table" not in fold and " taken for " in fold.split("confuses most")[1]
+    entry = entry_in(again(made), "distill/kd")
+    assert "<table" not in entry and " taken for " in entry.split("confused most")[1]
 
 
-def test_a_picture_of_other_mistakes_is_refused(made, tmp_path):
+def rewritten(folder: Path, **changes: object) -> None:
+    spec = files.read_sealed(folder / "spec.json", "")
+    files.write_sealed(folder / "spec.json", spec | changes)
+
+
+def test_a_model_with_its_own_class_names_is_told_of_by_them(made, tmp_path):
     project = copy_of(made, tmp_path / "project")
-    table = project / "models/distill/kd/seed_0/predictions.csv"
-    table.write_text(re.sub(r",1$", ",", table.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
-    params = reader.load(project / "params.yaml")
-    study = collect(project, params.items())
-    with pytest.raises(ArtifactError, match=r"mistakes\.png is not the picture of \d+ mistakes; run 'dvc repro'"):
-        write_page(project, study, make_report(project, study))
+    folder = project / "models/distill/kd/seed_0"
+    spec = files.read_sealed(folder / "spec.json", "")
+    table = (folder / "predictions.csv").read_text(encoding="utf-8")
+    own = {name: f"own {number}" for number, name in enumerate(spec["classes"])}
+    text = re.sub("|".join(map(re.escape, own)), lambda name: own[name[0]], table)
+    (folder / "predictions.csv").write_text(text, encoding="utf-8")
+    hashes = spec["sha256"] | {"predictions.csv": files.sha256_bytes(text.encode())}
+    rewritten(folder, classes=list(own.values()), sha256=hashes)
+    assert re.findall(r'<th scope="row">(.*?)</th>', entry_in(again(project), "distill/kd")) == [*own.values()]
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "mistakes.png", "spec.json"])
+def test_a_damaged_file_of_a_model_is_named_in_its_entry(made, tmp_path, name):
+    project = copy_of(made, tmp_path / "project")
+    path = project / "models/distill/kd/seed_0" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    entry = entry_in(again(project), "distill/kd")
+    assert f">models/distill/kd/seed_0/{name} " in entry and "to make distill/kd again" in entry
+    assert "<figure>" not in entry and 'class="predicted"' not in entry
+
+
+def test_a_folder_of_other_weights_is_not_shown_beside_the_metrics(made, tmp_path):
+    project = copy_of(made, tmp_path / "project")
+    folder = project / "models/distill/kd/seed_0"
+    spec = files.read_sealed(folder / "spec.json", "")
+    rewritten(folder, sha256=spec["sha256"] | {"model.safetensors": "0" * 64})
+    entry = entry_in(again(project), "distill/kd")
+    assert "other weights than the metrics tell of: dvc checkout" in entry and "<figure>" not in entry
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +321,7 @@ def opened(browser, made):
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto((made / PAGE).as_uri())
-    tab.wait_for_selector("html[data-ready=yes]", timeout=20_000)
+    tab.wait_for_selector("html[data-ready]", timeout=20_000)
     yield tab
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == [] and len(asked) < 30
@@ -269,9 +331,9 @@ def opened(browser, made):
 def test_charts_are_drawn(opened):
     for chart in ("#chart", "#curves"):
         assert opened.locator(f"{chart} svg .mark-symbol path").count() > 3
-    assert opened.locator("[data-training] svg").count() == 0
-    opened.locator("details[id='train/teacher'] summary").click()
-    opened.wait_for_selector("[data-training='train/teacher'] svg")
+    opened.wait_for_selector("html[data-ready=all]")
+    drawn, entries = opened.locator("[data-training] svg").count(), opened.locator("[data-training]").count()
+    assert drawn == entries > 2
 
 
 def test_the_slider_changes_the_winner_and_the_axis_the_chart(opened):
@@ -284,22 +346,37 @@ def test_the_slider_changes_the_winner_and_the_axis_the_chart(opened):
         opened.keyboard.press("PageUp")
     cheap = opened.locator("#choice").inner_text()
     assert cheap != dearest and "multiply-adds" in cheap
+    assert opened.locator("#winner").inner_text() in opened.locator("#chart svg").text_content()
     assert opened.locator("#amount").inner_text().startswith("at most ")
     opened.select_option("#axis", "ms")
-    opened.wait_for_function("document.querySelector('#chart svg').textContent.includes('Milliseconds of an image')")
+    opened.wait_for_function("document.querySelector('#chart svg').textContent.includes('Time of an image')")
     assert opened.locator("#amount").inner_text().endswith(" ms")
 
 
-def test_an_address_with_a_model_opens_its_fold(opened):
+def test_an_address_with_a_model_opens_its_entry_again_and_again(opened):
     opened.evaluate("location.hash = '#quantize/int8'")
-    opened.wait_for_selector("details[id='quantize/int8'][open]")
+    entry = "details[id='quantize/int8']"
+    opened.wait_for_selector(f"{entry}[open]")
+    opened.locator(f"{entry} summary").click()
+    opened.wait_for_selector(f"{entry}:not([open])")
+    opened.evaluate(
+        "{const a = document.createElement('a'); a.href = '#quantize/int8'; document.body.append(a); a.click();}"
+    )
+    opened.wait_for_selector(f"{entry}[open]")
+
+
+def test_an_address_that_makes_no_sense_leaves_the_page_whole(browser, made):
+    tab = browser.new_page()
+    tab.goto(f"{(made / PAGE).as_uri()}#50%")
+    tab.wait_for_selector("html[data-ready=all]", timeout=20_000)
+    tab.close()
 
 
 def test_the_page_fits_a_phone_and_is_printed_whole(browser, made, tmp_path):
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark")
     tab = context.new_page()
     tab.goto((made / PAGE).as_uri())
-    tab.wait_for_selector("html[data-ready=yes]")
+    tab.wait_for_selector("html[data-ready=all]")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     tab.pdf(path=tmp_path / "page.pdf")
     assert tab.locator("#models details:not([open])").count() == 0
@@ -327,7 +404,7 @@ def test_nothing_serious_stands_in_the_way_of_people_who_read_otherwise(browser,
     context = browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
     tab = context.new_page()
     tab.goto((made / PAGE).as_uri())
-    tab.wait_for_selector("html[data-ready=yes]")
+    tab.wait_for_selector("html[data-ready]")
     tab.locator("#open").click()
     found = Axe().run(tab).response["violations"]
     context.close()

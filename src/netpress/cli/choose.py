@@ -58,8 +58,11 @@ def run(args: argparse.Namespace) -> None:
     from netpress.report.curves import drawn_curves
 
     root = find_root()
-    items = load_checked(root / "params.yaml").items()
-    study = collect(root, up_to_date(items, {ModelId(n).stage for n in items if not metrics_file(root, n).is_file()}))
+    params = load_checked(root / "params.yaml")
+    items = params.items()
+    made = up_to_date(items, {ModelId(n).stage for n in items if not metrics_file(root, n).is_file()})
+    tested = [n for n in params.final if ModelId(n).base in made and metrics_file(root, f"test/{n}").is_file()]
+    study = collect(root, made, tested)
     lowest = 0.0
     if args.of is not None:
         if ModelId(args.of).base not in study.by_id:
@@ -78,7 +81,7 @@ def _milliseconds_of(root: Path, study: "Study", curves: list[str]) -> dict[str,
     from netpress.report.pareto import points_of
 
     known = {point.id: study.measured(point.id).weights_sha256 for point in points_of(study, curves)}
-    return latency.milliseconds(latency.read(root), known)
+    return latency.at(latency.of_now(latency.read(root), known))
 
 
 def _milliseconds(text: str) -> float:

@@ -108,7 +108,7 @@ def _time(root: Path, spec: Spec) -> list[tuple[str, str]]:
         return []
     records = latency.read(root)
     known = {spec.model_id: spec.weights_sha256}
-    found = latency.milliseconds(records, known).get(spec.model_id)
+    found = latency.at(latency.of_now(records, known)).get(spec.model_id)
     return [("an image on one thread", f"{found:.3f} ms ({records.cpu})")] if found else []
 
 

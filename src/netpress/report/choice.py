@@ -8,6 +8,7 @@ from typing import Any
 
 from netpress.base.errors import NetpressError
 from netpress.base.model_id import ModelId
+from netpress.core.metrics import CONTROL_VAL_ACC, VAL_ACC
 from netpress.report import units
 from netpress.report.collect import Measured, Study
 from netpress.report.differences import OPEN, Accuracy, Differences
@@ -69,12 +70,14 @@ class Choice:
         origin: what it was made from, or by whom it was taught; None for a network trained on labels alone.
         runner_up: the most accurate other model that fits, if any.
         smallest_level: the smallest model that fits and is as accurate as far as can be told, if it is smaller.
+        control: of a pruned model its shape trained from scratch, if that was measured.
     """
 
     id: str
     origin: Beside | None
     runner_up: Beside | None
     smallest_level: Beside | None
+    control: Beside | None
 
 
 def choose(study: Study, curves: Sequence[str], budget: Budget, smallest: bool) -> Choice:
@@ -107,12 +110,25 @@ def choose(study: Study, curves: Sequence[str], budget: Budget, smallest: bool) 
         _beside(Differences(study, [(Accuracy(origin), Accuracy(best.id))]), origin, best.id) if origin else None,
         _beside(among, others[0].id, best.id) if others else None,
         _beside(among, min(smaller, key=lambda p: p.onnx_bytes).id, best.id) if smaller else None,
+        _control(study, best.id),
     )
 
 
-def _beside(differences: Differences, other: str, chosen: str) -> Beside:
-    pair = Accuracy(other), Accuracy(chosen)
+def _beside(differences: Differences, other: str, chosen: str, key: str = VAL_ACC) -> Beside:
+    pair = Accuracy(other, key), Accuracy(chosen)
     return Beside(other, differences.words(*pair), differences.verdict(*pair) == OPEN)
+
+
+def _control(study: Study, model_id: str) -> Beside | None:
+    """Hold a pruned model against its shape trained from scratch."""
+    base, number = ModelId(model_id).base, ModelId(model_id).round
+    rows = {row.round: row for row in study.rounds(base)}
+    row = rows.get(max(rows, default=0) if number is None else number)
+    if row is None or row.control_val_acc is None:
+        return None
+    shape = base.of_round(row.round)
+    differences = Differences(study, [(Accuracy(shape, CONTROL_VAL_ACC), Accuracy(shape))])
+    return _beside(differences, shape, shape, CONTROL_VAL_ACC)
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,7 @@ class Step:
 def steps(
     study: Study, curves: Sequence[str], costs: Mapping[str, float], budget: Callable[[float], Budget]
 ) -> list[Step]:
-    """Return the choice for every budget of one kind, by rising limit; a step where winner or runner-up changes.
+    """Return the choice for every budget of one kind, by rising limit; a step where the choice changes.
 
     Args:
         study, curves: as for `choose`.
@@ -173,12 +189,20 @@ def text(study: Study, choice: Choice) -> str:
     shown = {"its origin": choice.origin, "the runner-up": choice.runner_up}
     if choice.smallest_level != choice.runner_up:
         shown["the smallest that is level"] = choice.smallest_level
-    lines = [f"{choice.id}  {figures(study.measured(choice.id))}"]
+    lines = [f"{choice.id}  {figures(study.measured(choice.id))}{_tested(study, choice.id)}"]
     for title, other in shown.items():
         if other:
             told = f"{other.difference} points{', which may be chance' if other.is_level else ''}"
             lines.append(f"  beside {title}, {other.id}: {told}; {_sizes(study, choice, other)}")
+    if choice.control:
+        told = f"{choice.control.difference} points{', which may be chance' if choice.control.is_level else ''}"
+        lines.append(f"  beside its shape trained from scratch, whose weights are not kept: {told}")
     return "\n".join([*lines, f"  {_folder(choice)}", ""])
+
+
+def _tested(study: Study, model_id: str) -> str:
+    test = study.by_id[model_id].test if model_id in study.by_id else None
+    return "" if test is None or test.test_acc is None else f"; test {units.percent(test.test_acc)} %"
 
 
 def figures(measured: Measured) -> str:
@@ -192,7 +216,7 @@ def _sizes(study: Study, choice: Choice, other: Beside) -> str:
     own, its = study.measured(choice.id).onnx_bytes, study.measured(other.id).onnx_bytes
     if own == its:
         return "as large"
-    return f"{units.times(its, own)} smaller" if own < its else f"{units.times(own, its)} larger"
+    return f"{units.times(its, own)} fewer bytes" if own < its else f"{units.times(own, its)} the bytes"
 
 
 def as_json(study: Study, choice: Choice) -> dict[str, Any]:
@@ -204,7 +228,10 @@ def as_json(study: Study, choice: Choice) -> dict[str, Any]:
         return _row(study, other.id) | {"difference": other.difference, "is_level": other.is_level}
 
     others = {"origin": choice.origin, "runner_up": choice.runner_up, "smallest_level": choice.smallest_level}
-    return _row(study, choice.id) | {"folder": _folder(choice)} | {name: row(other) for name, other in others.items()}
+    found = _row(study, choice.id) | {"folder": _folder(choice)} | {name: row(other) for name, other in others.items()}
+    control = choice.control
+    told = {"difference": control.difference, "is_level": control.is_level} if control else None
+    return found | {"control": told}
 
 
 def _folder(choice: Choice) -> str:

@@ -175,6 +175,16 @@ def words(comparison: Comparison) -> str:
     return f"{comparison.second} {sign} {comparison.first}"
 
 
+def figures(comparison: Comparison) -> str:
+    """Return the difference and the interval that decides: '+0.50 points (-0.20 to +1.20)', of equality at 90 %."""
+    found, told = comparison.crossed, f"{units.points(comparison.difference)} points"
+    if found is None:
+        return told
+    if comparison.margin is None:
+        return f"{told} ({units.interval(comparison.difference, found.half_width())})"
+    return f"{told} (90 %: {units.interval(comparison.difference, found.half_width(WITHIN))})"
+
+
 def claims_table(judged: Sequence[Judged]) -> str:
     """Return the claims with their comparisons and verdicts, and the method; '' without a claim."""
     rows = []

@@ -56,11 +56,16 @@ class Differences:
         return crossed(one.of(seeds), two.of(seeds), self._pooled(seeds, self._of_one_training(first, second)))
 
     def words(self, first: Accuracy, second: Accuracy) -> str:
-        """Return the difference in points and its interval: '+0.50 (-0.20 to +1.20)'; alone where there is none."""
+        """Return the difference in points and its interval: '+0.50 (-0.20 to +1.20)'; alone where there is none.
+
+        Where it is of fewer seeds than one of the means, which then differ by something else, it says so.
+        """
         found = self.of(first, second)
         if found is None:
             return units.points(self.apart(first, second))
-        return f"{units.points(found.difference)} ({units.interval(found.difference, found.half_width())})"
+        seeds = max(self._study.measured(one.model_id).n_seeds for one in (first, second))
+        fewer = "" if found.k == seeds else f", {found.k} of {seeds} seeds"
+        return f"{units.points(found.difference)} ({units.interval(found.difference, found.half_width())}{fewer})"
 
     def verdict(self, first: Accuracy, second: Accuracy) -> str:
         """Say what the second accuracy is beside the first, judged together with all pairs of the table."""

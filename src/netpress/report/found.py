@@ -1,19 +1,18 @@
-"""What was found, in ten lines: which models to take, the claims' verdicts, and where to look."""
+"""What was found, in a dozen lines: the model to take for a size, the claims' verdicts, and where to look."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from netpress.base.errors import NetpressError
 from netpress.report import units
-from netpress.report.choice import Budget, Choice, choose, figures
-from netpress.report.claims import judge
+from netpress.report.choice import Beside, Budget, steps
+from netpress.report.claims import Judged, figures, judge
 from netpress.report.collect import Study
 from netpress.report.curves import drawn_curves
 from netpress.report.differences import Accuracy, Differences
+from netpress.report.overview import accuracy
+from netpress.report.pareto import points_of
 
-#: Shares of the most accurate model's bytes within which the best is named.
-SHARES = {"a tenth": 10, "a fiftieth": 50}
-
-
+#: Models that are named on a terminal.
+NAMED = 3
 #: Where to look further, on a terminal.
 POINTERS = (
     "To look at: reports/index.html; tables: metrics/summary.md; figures: plots/ and 'dvc plots show'",
@@ -23,33 +22,43 @@ POINTERS = (
 
 def found(study: Study) -> str:
     """Return the lines; empty for a study without models."""
-    return "\n".join([*findings(study), *POINTERS]) if study.models else ""
+    if not study.models:
+        return ""
+    models = [f"Take {name}  {words}" for name, words in best_for_size(study)[:NAMED]]
+    return "\n".join([*models, *(f"{verdict}: {text}" for verdict, text in verdicts(judge(study))), *POINTERS])
 
 
-def findings(study: Study) -> Iterator[str]:
-    """Yield what was found about a study of at least one model: which to take, and what its claims came to."""
+def best_for_size(study: Study) -> list[tuple[str, str]]:
+    """Return the models that are the most accurate of at most their size, the largest first, each with its figures.
+
+    A pruning round is named by its model id, as `choose` names it.
+    """
     curves = [curve.model_id for curve in drawn_curves(study)]
-    best = choose(study, curves, Budget({}), smallest=False)
-    yield f"Most accurate: {best.id}  {figures(study.measured(best.id))}"
-    if best.smallest_level:
-        yield f"Smallest that is level with it: {_beside(study, best, best.smallest_level.id)}"
-    named = {best.id}
-    for words, share in SHARES.items():
-        limit = study.measured(best.id).onnx_bytes / share
-        try:
-            small = choose(study, curves, Budget({"onnx_bytes": limit}), smallest=False)
-        except NetpressError:  # none is that small
-            continue
-        if small.id not in named:
-            named.add(small.id)
-            yield f"Most accurate in {words} of its bytes: {_beside(study, best, small.id)}"
-    for claim in judge(study):
-        yield f"{claim.verdict}: {claim.text}"
+    costs = {point.id: float(point.onnx_bytes) for point in points_of(study, curves)}
+    found = steps(study, curves, costs, lambda limit: Budget({"onnx_bytes": limit}))
+    controls = {step.choice.id: step.choice.control for step in found}
+    best, *others = reversed(controls)
+    differences = Differences(study, [(Accuracy(best), Accuracy(other)) for other in others])
+    rows = [(best, _figures(study, best))]
+    for other in others:
+        smaller = units.times(costs[best], costs[other])
+        apart = differences.words(Accuracy(best), Accuracy(other))
+        rows.append((other, f"{_figures(study, other)}, {smaller} smaller than the first: {apart} points"))
+    return [(name, f"{words}{_beside(controls[name])}") for name, words in rows]
 
 
-def _beside(study: Study, best: Choice, other: str) -> str:
-    """Return a model with its figures beside the most accurate one."""
-    measured, largest = study.measured(other), study.measured(best.id)
-    difference = Differences(study, [(Accuracy(best.id), Accuracy(other))]).words(Accuracy(best.id), Accuracy(other))
-    sizes = f"{units.size(measured.onnx_bytes)}, {units.times(largest.onnx_bytes, measured.onnx_bytes)} smaller"
-    return f"{other}  {units.percent(measured.val_acc)} %, {sizes}, {difference} points"
+def verdicts(judged: Sequence[Judged]) -> list[tuple[str, str]]:
+    """Return the verdict of each claim, and what it says with the differences it was judged by."""
+    return [
+        (claim.verdict, f"{claim.text}: {'; '.join(figures(comparison) for comparison in claim.comparisons)}")
+        for claim in judged
+    ]
+
+
+def _beside(control: Beside | None) -> str:
+    return f"; {control.difference} beside its shape trained from scratch" if control else ""
+
+
+def _figures(study: Study, model_id: str) -> str:
+    measured = study.measured(model_id)
+    return f"{accuracy(measured)} %, {units.size(measured.onnx_bytes)}"

@@ -116,10 +116,9 @@ def of_now(records: Records, known: Mapping[str, str]) -> Records:
     return records.model_copy(update={"models": models})
 
 
-def milliseconds(records: Records, known: Mapping[str, str], setting: Setting = ONE_IMAGE) -> dict[str, float]:
-    """Return the median of each model that is still the one that was measured; `known` as in `of_now`."""
-    timed = of_now(records, known).models
-    return {name: timing.p50_ms for name, found in timed.items() if (timing := found.at(setting))}
+def at(records: Records, setting: Setting = ONE_IMAGE) -> dict[str, float]:
+    """Return the median of each model that was measured at a setting."""
+    return {name: timing.p50_ms for name, found in records.models.items() if (timing := found.at(setting))}
 
 
 def latency_table(records: Records) -> str:

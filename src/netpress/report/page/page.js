@@ -14,7 +14,10 @@
     const line = dark.matches ? "#3c3c44" : "#dcdce0";
     let text = JSON.stringify(spec);
     if (dark.matches) for (const [light, lit] of Object.entries(LIT)) text = text.replaceAll(light, lit);
-    if (innerWidth < 640) text = text.replaceAll('"columns":4', '"columns":2').replaceAll('"labelLimit":600', '"labelLimit":250');
+    if (innerWidth < 640) {
+      text = text.replaceAll('"columns":4', '"columns":2').replaceAll('"columns":2,"orient"', '"columns":1,"orient"');
+      text = text.replaceAll('"labelLimit":600', '"labelLimit":270');
+    }
     return {
       ...JSON.parse(text),
       background: null,
@@ -31,57 +34,86 @@
     };
   }
 
-  async function draw(element, spec, signals = {}) {
+  async function draw(element, spec) {
     views.get(element)?.finalize();
-    const { view } = await vegaEmbed(element, themed(spec), { actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" } });
-    for (const [name, value] of Object.entries(signals)) view.signal(name, value);
-    await view.runAsync();
+    views.set(element, null); // it is being drawn
+    const how = { actions: false, ast: true, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" } };
+    const { view } = await vegaEmbed(element, themed(spec), how);
     views.set(element, view);
     return view;
   }
 
-  const scales = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
+  const SCALES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
+  const rounded = (value) => Number(value.toPrecision(3));
   function amount(value, unit) {
-    if (unit === "ms") return `${Number(value.toPrecision(3))} ms`;
-    const [factor, prefix] = scales.find(([factor]) => value >= factor) ?? [1, ""];
-    return `${Number((value / factor).toPrecision(3))} ${prefix}${unit}`.trim();
-  }
-
-  // The slider runs over the logarithm, from a little below the cheapest network to a little above the dearest.
-  function limitOf(axis, place) {
-    const [low, high] = [axis.costs[0] / 1.2, axis.costs[axis.costs.length - 1] * 1.02];
-    return low * (high / low) ** (place / 1000);
+    if (unit === "ms") return `${value} ms`;
+    const [factor, prefix] = SCALES.find(([factor]) => value >= factor) ?? [1, ""];
+    const short = unit === "B";
+    return `${rounded(value / factor)} ${prefix}${short ? "" : " "}${unit}`.replace("  ", " ");
   }
 
   const [select, slider] = [byId("axis"), byId("budget")];
+  const axisNow = () => content.axes[select.value];
+  const costs = (axis) => Object.values(axis.costs);
   let front = null;
 
-  function chosen() {
-    const axis = content.axes[select.value];
-    const limit = limitOf(axis, Number(slider.value));
-    const step = axis.steps.filter((step) => step.limit <= limit).pop();
+  // The slider runs over the logarithm, from a little below the cheapest network to a little above the dearest.
+  function ends(axis) {
+    return [Math.min(...costs(axis)) / 1.2, Math.max(...costs(axis)) * 1.02];
+  }
+
+  function limitNow() {
+    const [low, high] = ends(axisNow());
+    return rounded(low * (high / low) ** (slider.value / 1000));
+  }
+
+  function setLimit(limit) {
+    const [low, high] = ends(axisNow());
+    slider.value = Math.ceil((1000 * Math.log(limit / low)) / Math.log(high / low)) + 3;
+  }
+
+  function stepNow() {
+    const limit = limitNow();
+    return axisNow().steps.filter((step) => step.limit <= limit).pop();
+  }
+
+  // What fits is told in words; the chart, if it is drawn already, follows.
+  async function show() {
+    const [axis, limit, step] = [axisNow(), limitNow(), stepNow()];
+    const [first, ...rest] = step ? step.text.trimEnd().split("\n") : [];
     byId("amount").textContent = `at most ${amount(limit, axis.unit)}`;
     slider.setAttribute("aria-valuetext", `at most ${amount(limit, axis.unit)}`);
-    byId("choice").textContent = step ? step.text.trimEnd() : `No network fits; the smallest has ${amount(axis.costs[0], axis.unit)}.`;
-    return { budget: limit, winner: step ? step.model : "" };
-  }
-
-  async function drawFront() {
-    front = await draw(byId("chart"), content.axes[select.value].front, chosen());
-  }
-
-  async function move() {
-    const signals = chosen();
+    byId("winner").textContent = step ? step.model : "";
+    byId("winner").href = step ? `#${step.model.split("/").slice(0, 2).join("/")}` : "#models";
+    const cheapest = `No network fits; the cheapest has ${amount(rounded(Math.min(...costs(axis))), axis.unit)}.`;
+    byId("choice").textContent = step ? [first.slice(step.model.length), ...rest].join("\n") : cheapest;
     if (!front) return;
-    for (const [name, value] of Object.entries(signals)) front.signal(name, value);
+    front.signal("budget", limit).signal("winner", step ? step.model : "");
     await front.runAsync();
   }
 
-  // Training curves are drawn when their fold is opened: the page is there sooner.
-  function drawFold(fold) {
-    for (const element of fold.querySelectorAll("[data-training]")) {
-      if (!views.has(element)) draw(element, content.training[element.dataset.training]);
-    }
+  async function drawFront() {
+    front = null;
+    await show();
+    front = await draw(byId("chart"), axisNow().front);
+    await show();
+  }
+
+  async function changeAxis() {
+    const [before, model] = [select.dataset.last, select.dataset.winner];
+    const cost = before && axisNow().costs[model];
+    slider.value = 1000;
+    if (cost) setLimit(cost);
+    await drawFront();
+  }
+
+  const entries = [...document.querySelectorAll("#models details")];
+  const openAll = (open) => entries.forEach((entry) => { entry.open = open; });
+  function openTarget() {
+    const target = byId(location.hash.slice(1));
+    if (!(target instanceof HTMLDetailsElement)) return;
+    target.open = true;
+    target.scrollIntoView();
   }
 
   function shade() {
@@ -90,39 +122,39 @@
       const all = cells.reduce((sum, cell) => sum + Number(cell.textContent), 0);
       for (const cell of cells) {
         const share = Number(cell.textContent) / (all || 1);
-        if (!cell.classList.contains("hit") && share) cell.classList.add("heat");
-        cell.style.setProperty("--share", cell.classList.contains("hit") ? share * 0.5 : Math.min(share * 2.5, 0.7));
+        const hit = cell.classList.contains("hit");
+        if (!hit && share) cell.classList.add("heat");
+        cell.style.setProperty("--share", hit ? share * 0.5 : Math.min(share * 2.5, 0.7));
       }
     }
   }
 
-  const folds = [...document.querySelectorAll("#models details")];
-  const openAll = (open) => folds.forEach((fold) => { fold.open = open; });
-  function openTarget() {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (target instanceof HTMLDetailsElement) target.open = true;
-  }
-
+  // The large charts first; those of the models once the page is at rest, so that they are there when it is printed.
+  const rest = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
   async function drawAll() {
     if (select) await drawFront();
     if (content.pruning) await draw(byId("curves"), content.pruning);
-    for (const element of [...views.keys()].filter((element) => element.dataset.training)) {
+    document.documentElement.dataset.ready = "yes";
+    for (const element of document.querySelectorAll("[data-training]")) {
+      await rest();
       await draw(element, content.training[element.dataset.training]);
     }
-    document.documentElement.dataset.ready = "yes";
+    document.documentElement.dataset.ready = "all";
   }
 
   if (select) {
-    select.addEventListener("change", drawFront);
-    slider.addEventListener("input", move);
+    const remember = () => { select.dataset.last = select.value; select.dataset.winner = stepNow()?.model ?? ""; };
+    select.addEventListener("change", async () => { await changeAxis(); remember(); });
+    slider.addEventListener("input", async () => { await show(); remember(); });
+    remember();
   }
-  folds.forEach((fold) => fold.addEventListener("toggle", () => fold.open && drawFold(fold)));
   byId("open").addEventListener("click", (event) => {
-    const open = folds.some((fold) => !fold.open);
+    const open = entries.some((entry) => !entry.open);
     openAll(open);
     event.target.textContent = open ? "Close all" : "Open all";
   });
   addEventListener("hashchange", openTarget);
+  document.addEventListener("click", (event) => event.target.closest?.('a[href^="#"]') && setTimeout(openTarget));
   addEventListener("beforeprint", () => openAll(true));
   dark.addEventListener("change", drawAll);
   shade();
