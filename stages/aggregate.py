@@ -1,7 +1,8 @@
 """Collect the metrics of every model of params.yaml into tables, curves and figures.
 
 Reads the small metrics files alone, never a model. Writes metrics/summary.{json,md,csv}, metrics/claims.json,
-plots/*.png, plots/pruning_curves.csv and plots/prune/<curve>.csv.
+plots/*.png, plots/pruning_curves.csv and plots/prune/<curve>.csv; and outside the graph reports/index.html, which shows
+what small files of the models' folders and this machine's latencies say too.
 """
 
 from pathlib import Path

@@ -94,7 +94,7 @@ def phrases():
         f"{len(models())} models, {IN_WORDS[models()[STRONG]['n_seeds']]} of all that its claims compare",
         f"28x28 pixels, {images}",
         f"made on {processor()}",
-        f"ResNet18 ({percent(STRONG)}) in int8 is {times(INT8, STRONG):.1f} times smaller",
+        f"ResNet18 at an eighth of its width ({percent(STRONG)}) in int8 is {times(INT8, STRONG):.1f} times smaller",
         f"({percent(PLAIN)}, {kilobytes(models()[PLAIN])}) is {better} than ResNet18 pruned to {kilobytes(pruned)}",
         f"smallest shape is {from_scratch(-1):.2f} points better when it is trained from scratch",
         f"that of half the parameters {from_scratch(1):.2f}",
