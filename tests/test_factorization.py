@@ -16,7 +16,7 @@ from netpress.core.batches import training_batches
 from netpress.core.context import Method
 from netpress.core.measure import count_params
 from netpress.core.networks import build_model, rebuild
-from netpress.factorize.methods import svd, tucker2
+from netpress.factorize.methods import spatial_svd, svd, tucker2
 from netpress.factorize.run import factorize_network
 from netpress.params import plugins
 from netpress.params.schema import parse
@@ -231,3 +231,51 @@ def test_svd_takes_no_more_images_than_it_is_told():
 def test_layers_that_svd_leaves(layer, changes):
     options = svd.Options(**({"rank": 0.25, "min_channels": 8, "images": 0} | changes))
     assert svd.factorize(layer, options, iter(())) is None
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(16, 24, 3, padding=1),
+        nn.Conv2d(24, 16, (3, 5), stride=(2, 1), padding=(0, 2), bias=False),
+        nn.Conv2d(16, 16, 3, dilation=(1, 2), stride=(1, 2)),
+    ],
+    ids=["3x3", "unlike sides", "dilated"],
+)
+def test_full_rank_spatial_svd_reproduces_the_layer(conv):
+    chain = spatial_svd.factorize(conv, spatial(rank=1.0), iter(()))
+    images = torch.randn(2, conv.in_channels, 13, 17)
+    torch.testing.assert_close(chain(images), conv(images), rtol=1e-4, atol=1e-5)
+    assert [part.kernel_size[side] for part, side in zip(chain, (1, 0), strict=True)] == [1, 1]
+
+
+def spatial(**changes):
+    return method("spatial_svd", **changes).options
+
+
+def test_the_error_of_spatial_svd_falls_with_its_rank():
+    torch.manual_seed(0)
+    conv, images = nn.Conv2d(16, 16, 3, padding=1), torch.randn(4, 16, 9, 9)
+    factorize = spatial_svd.factorize
+    with torch.inference_mode():
+        chains = [factorize(conv, spatial(rank=rank), iter(())) for rank in (0.1, 0.25, 0.45)]
+        errors = [float((chain(images) - conv(images)).square().mean()) for chain in chains]
+    assert errors == sorted(errors, reverse=True) and errors[2] < errors[0] / 1.5
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(32, 32),
+        nn.Conv2d(32, 32, 1),
+        nn.Conv2d(32, 32, (3, 1)),
+        nn.Conv2d(32, 32, 3, groups=2),
+        nn.Conv2d(8, 32, 3),
+        nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(32, 32, 3, padding="same"),
+    ],
+    ids=str,
+)
+def test_layers_that_spatial_svd_leaves(layer):
+    assert spatial_svd.factorize(layer, spatial(), iter(())) is None
+    assert spatial_svd.factorize(nn.Conv2d(32, 32, 3), spatial(rank=0.9), iter(())) is None

@@ -1,5 +1,8 @@
 """The score of channels against the norm that its option names."""
 
+import itertools
+import math
+
 import pytest
 import torch
 from conftest import NO_AUGMENT, score_of, striped
@@ -132,3 +135,37 @@ def test_a_channel_that_nothing_reads_has_no_taylor_score():
     batch = Batch(torch.randn(8, 1, 9, 9), torch.eye(2)[torch.arange(8) % 2], torch.arange(8), None)
     score.observe(network, iter([batch]))
     assert remove_channels(network, torch.zeros(2, 1, 9, 9), 0.25, 1, score)["first"] == [2]
+
+
+def test_fpgm_takes_the_filter_that_is_nearest_to_the_others():
+    network = nn.Sequential(nn.Conv2d(1, 5, 1, bias=False), nn.Conv2d(5, 2, 1, bias=False))
+    with torch.no_grad():
+        network[0].weight[:, 0, 0, 0] = torch.tensor([-3.0, 0.5, 1.0, 3.5, 9.0])  # 0.5 is the smallest
+        network[1].weight.zero_()
+    remove_channels(network, torch.zeros(2, 1, 5, 5), 0.2, 1, score_of("fpgm", {}))
+    assert network[0].weight.flatten().tolist() == [-3.0, 0.5, 3.5, 9.0]
+
+
+def test_random_channels_follow_from_the_seed():
+    def left(seed):
+        torch.manual_seed(0)
+        network = build_model("compact_cnn", 3, 1, width=0.5)
+        remove_channels(network, torch.zeros(2, 1, 28, 28), 0.3, 1, score_of("random", {"seed": seed}))
+        return network.state_dict()
+
+    one, same, other = left(1), left(1), left(2)
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_the_cubic_schedule_takes_most_first_and_ends_at_the_share_that_is_asked_for(rounds):
+    module = plugins.load("prune/schedules", "cubic")
+    options = module.Options(rounds=rounds)
+    rates = [module.next_rate(k, 1.0, 0.3, 0.09, options) for k in range(1, rounds + 1)]
+    assert module.next_rate(rounds + 1, 1.0, 0.3, 0.09, options) is None
+    kept = [math.prod(1 - rate for rate in rates[:k]) for k in range(rounds + 1)]
+    assert kept[-1] == pytest.approx(0.3), "the square of the channels is the share of the parameters"
+    leaving = [before - after for before, after in itertools.pairwise(kept)]
+    assert leaving == sorted(leaving, reverse=True)
+    assert [1 - k for k in kept] == pytest.approx([0.7 * (1 - (1 - j / rounds) ** 3) for j in range(rounds + 1)])

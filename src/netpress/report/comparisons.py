@@ -156,8 +156,9 @@ def pruning_table(study: Study, curves: Sequence[Curve], on_front: Sequence[Poin
     pairs = [pair for curve in curves for row in curve.rounds for pair in _pairs(curve, row)]
     differences, rows = Differences(study, pairs), []
     for curve in curves:
-        start = curve.rounds[0] if curve.rounds else None
+        start, asked = curve.rounds[0] if curve.rounds else None, 1.0
         for row in curve.rounds:
+            asked *= 1 - row.rate if row.round else 1.0
             if start is None:
                 continue
             ids = {f"{curve.model_id}/round_{row.round}"} | ({curve.model_id} if row is curve.rounds[-1] else set())
@@ -167,7 +168,7 @@ def pruning_table(study: Study, curves: Sequence[Curve], on_front: Sequence[Poin
                 [
                     f"{curve.name} (rate {curve.rate:g})",
                     f"{row.round}",
-                    f"{100 * (1 - row.rate) ** row.round:.1f} %",
+                    f"{100 * asked:.1f} %",
                     f"{100 * row.channels_share:.1f} %",
                     units.share(row.params, start.params),
                     units.share(row.macs, start.macs),
