@@ -42,6 +42,15 @@ def test_an_order_is_judged_by_the_interval(difference, expected):
     assert verdict(difference) == expected
 
 
+def test_a_comparison_says_what_it_found():
+    said = str(Comparison("a", "b", None, 0.03, seen(0.03)))
+    assert said == "b > a: +3.00 points (+2.00 to +4.00), holds"
+    assert re.fullmatch(
+        r"b = a: \+0\.10 points \(90 %: .*\), holds", str(Comparison("a", "b", 0.02, 0.001, seen(0.001)))
+    )
+    assert str(Comparison("a", "b", None, 0.03, None)) == "b > a: +3.00 points, cannot tell"
+
+
 def verdict(difference, margin=None, **options):
     return Comparison("a", "b", margin, difference, seen(difference, **options)).verdict
 

@@ -52,6 +52,10 @@ class Comparison:
     difference: float
     crossed: Crossed | None
 
+    def __str__(self) -> str:
+        """As in 'distill/kd > train/alone: +0.50 points (-0.20 to +1.20), cannot tell'."""
+        return f"{words(self)}: {figures(self)}, {self.verdict}"
+
     @property
     def n(self) -> int:
         """Seeds that both have."""
