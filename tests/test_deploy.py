@@ -102,6 +102,19 @@ def test_what_is_no_onnx_file_is_named():
         measure([File("x", b"nothing", (1, 2, 2))], [Setting(1, 1)], 1)
 
 
+def test_the_table_says_how_many_times_as_fast_a_model_is_and_why_it_is_no_faster():
+    def timed(ms, **beside):
+        return Timed(sha256="1", onnx_bytes=9, timings=[Timing(batch=1, threads=1, p50_ms=ms, p90_ms=ms)], **beside)
+
+    models = {"a": timed(4.0), "b": timed(2.0, beside="a"), "c": timed(8.0, beside="a", note="smaller, not faster: so")}
+    records = latency.Records(cpu="c", cores=2, runtimes={"onnxruntime": "1"}, load=0.0, rounds=1, models=models)
+    rows = [[cell.strip() for cell in line.split("|")] for line in latency.latency_table(records).splitlines()]
+    told = {row[1]: row[4:7] for row in rows if len(row) == 8}
+    assert told["a"] == ["-", "-", ""]
+    assert told["b"] == ["a", "2.00x", ""]
+    assert told["c"] == ["a", "0.50x", "smaller, not faster: so"]
+
+
 def test_a_second_runtime_is_measured_beside_the_first_where_it_is_installed(here, capsys):
     openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra")
     assert main(["latency", "train/teacher", "--rounds", "1", "--batch", "2"]) == 0

@@ -1,5 +1,6 @@
 """The report as one page: what it shows, that it needs nothing from elsewhere, and how it behaves in a browser."""
 
+import csv
 import itertools
 import json
 import re
@@ -242,6 +243,9 @@ def test_training_confusions_and_mistakes_are_shown_where_the_models_are(made):
     assert [name for name, _ in rows] == names
     metrics = json.loads((made / "metrics/distill/kd.json").read_text())
     counts = [[int(cell or 0) for cell in re.findall(r"<td[^>]*>(\d*)</td>", cells)] for _, cells in rows]
+    with (made / "models/distill/kd/seed_0/predictions.csv").open(encoding="utf-8", newline="") as file:
+        pairs = [(row["actual"], row["predicted"]) for row in csv.DictReader(file)]
+    assert counts == [[pairs.count((actual, predicted)) for predicted in names] for actual in names]
     assert sum(map(sum, counts)) == metrics["val_images"]
     assert sum(row[k] for k, row in enumerate(counts)) == round(metrics["val_acc"] * metrics["val_images"])
     assert entry.count("<figure>") == min(12, metrics["val_images"] - sum(row[k] for k, row in enumerate(counts)))
