@@ -20,9 +20,10 @@ from netpress.report import choice, latency
 from netpress.report.choice import Budget
 from netpress.report.collect import Study, collect
 from netpress.report.latency import Records, Timed, Timing
-from netpress.report.page import charts, plots
+from netpress.report.page import plots
 from netpress.report.page.build import PAGE, page
-from netpress.report.page.charts import Axis
+from netpress.report.page.front import CONTROL
+from netpress.report.pareto import Point, front
 from netpress.report.write import make_report
 
 ROUND = ModelId("prune/main/round_1")
@@ -156,7 +157,7 @@ def test_the_chart_shows_every_network_and_where_it_stands(sample):
         assert values[model.id]["accuracy"] == pytest.approx(100 * model.measured.val_acc, abs=1e-3)
     line = [(row["cost"], row["accuracy"]) for row in axis["front"]["layer"][0]["data"]["values"]]
     assert line == sorted(line) and [y for _, y in line] == sorted(y for _, y in line)
-    known = [row for row in values.values() if row["family"] != charts.CONTROL]
+    known = [row for row in values.values() if row["family"] != CONTROL]
     assert all(any(x <= row["cost"] and y >= row["accuracy"] - 1e-3 for x, y in line) for row in known)
     assert len(known) < len(values), "shapes trained from scratch are shown too"
 
@@ -215,12 +216,10 @@ def test_a_study_without_models_has_a_page_that_says_what_to_do(tmp_path):
     assert "make repro" in html and 'id="axis"' not in html
 
 
-def test_points_that_nothing_surpasses_make_the_line():
-    axis = Axis("params", "Parameters", "", {"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.0})
-    points = [
-        charts.Point(name, "trained alone", 0, acc) for name, acc in zip("abcd", (0.5, 0.4, 0.6, 0.7), strict=True)
-    ]
-    assert charts.steps_up(points, axis.costs) == [(1.0, 0.5), (3.0, 0.7)]
+def test_the_front_may_be_of_any_cost():
+    points = [Point(name, "trained alone", 9, acc) for name, acc in zip("abcd", (0.5, 0.4, 0.6, 0.7), strict=True)]
+    assert [p.id for p in front(points, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.0})] == ["a", "d"]
+    assert [p.id for p in front(points)] == ["d"]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from netpress.base.model_id import ModelId
 from netpress.report import units
 from netpress.report.choice import Beside, Budget, steps
 from netpress.report.claims import Judged, figures, judge
@@ -28,7 +29,7 @@ def found(study: Study) -> str:
     return "\n".join([*models, *(f"{verdict}: {text}" for verdict, text in verdicts(judge(study))), *POINTERS])
 
 
-def best_for_size(study: Study) -> list[tuple[str, str]]:
+def best_for_size(study: Study) -> list[tuple[ModelId, str]]:
     """Return the models that are the most accurate of at most their size, the largest first, each with its figures.
 
     A pruning round is named by its model id, as `choose` names it.
@@ -44,7 +45,7 @@ def best_for_size(study: Study) -> list[tuple[str, str]]:
         smaller = units.times(costs[best], costs[other])
         apart = differences.words(Accuracy(best), Accuracy(other))
         rows.append((other, f"{_figures(study, other)}, {smaller} smaller than the first: {apart} points"))
-    return [(name, f"{words}{_beside(controls[name])}") for name, words in rows]
+    return [(ModelId(name), f"{words}{_beside(controls[name])}") for name, words in rows]
 
 
 def verdicts(judged: Sequence[Judged]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Which models no other model beats in both accuracy and size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from netpress.report.collect import Study
@@ -24,13 +24,20 @@ def dominates(a: Point, b: Point) -> bool:
     return at_least and (a.val_acc > b.val_acc or a.onnx_bytes < b.onnx_bytes)
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other dominates, from small to large; equal points all stay."""
+def front(points: Sequence[Point], costs: Mapping[str, float] | None = None) -> list[Point]:
+    """Return the points that no other dominates, from small to large; equal points all stay.
+
+    `costs` (id -> cost) takes the place of the size.
+    """
+
+    def cost(point: Point) -> float:
+        return point.onnx_bytes if costs is None else costs[point.id]
+
     chosen: list[Point] = []
     # Sorted so, a point is on the front unless a smaller or equally small one is at least as accurate.
-    for point in sorted(points, key=lambda p: (p.onnx_bytes, -p.val_acc)):
+    for point in sorted(points, key=lambda p: (cost(p), -p.val_acc)):
         last = chosen[-1] if chosen else None
-        equal = last is not None and (last.onnx_bytes, last.val_acc) == (point.onnx_bytes, point.val_acc)
+        equal = last is not None and (cost(last), last.val_acc) == (cost(point), point.val_acc)
         if last is None or equal or point.val_acc > last.val_acc:
             chosen.append(point)
     return chosen

@@ -18,7 +18,7 @@ from netpress.report.choice import Budget, Step
 from netpress.report.collect import DATA, Study, class_names
 from netpress.report.data_line import START, TABLES, data_line
 from netpress.report.page import charts, vega
-from netpress.report.page.charts import Axis
+from netpress.report.page.front import Axis, front_spec
 from netpress.report.page.models import Entry, entry_of
 from netpress.report.write import Report
 
@@ -71,7 +71,6 @@ def page(root: Path, study: Study, report: Report) -> str:
         "content": Markup(_json(_content(study, report, axes, entries))),
     } | {name: Markup(text) for name, text in scripts.items()}
     loader = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    loader.globals["base"] = lambda model_id: "/".join(model_id.split("/")[:2])
     return loader.from_string(_part("template.html")).render(values) + "\n"
 
 
@@ -106,7 +105,7 @@ def _content(study: Study, report: Report, axes: Sequence[Axis], entries: Sequen
             axis.key: {
                 "unit": axis.unit,
                 "costs": dict(axis.costs),
-                "front": charts.front_spec(study, report.points, report.halves, report.curves, axis),
+                "front": front_spec(study, report.points, report.halves, report.curves, axis),
                 "steps": [_step(study, step) for step in _steps(study, report, axis)],
             }
             for axis in axes

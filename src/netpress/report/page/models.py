@@ -52,10 +52,9 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Parent:
-    """A model above another: its id, the id of its entry on the page, and how it was made."""
+    """A model above another, and how it was made; its entry on the page is that of its variant, `id.base`."""
 
-    id: str
-    entry: str
+    id: ModelId
     how: str
 
 
@@ -121,7 +120,7 @@ def entry_of(root: Path, study: Study, model: Model, classes: Sequence[str], rec
         id=model.id,
         summary=f"{model.family}, {units.percent(measured.val_acc)} %, {units.size(measured.onnx_bytes)}",
         facts=tuple(_facts(study, model, records)),
-        parents=tuple(Parent(name, name.base, _how(study, name)) for name in _above(study, model)),
+        parents=tuple(Parent(name, _how(study, name)) for name in _above(study, model)),
         again=f"dvc repro --single-item --force {model.id.stage}",
         training=charts.training_spec(folder.history) if len(folder.history) > 1 else None,
         of_last_round=bool(study.rounds(model.id)),

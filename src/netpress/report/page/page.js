@@ -14,10 +14,7 @@
     const line = dark.matches ? "#3c3c44" : "#dcdce0";
     let text = JSON.stringify(spec);
     if (dark.matches) for (const [light, lit] of Object.entries(LIT)) text = text.replaceAll(light, lit);
-    if (innerWidth < 640) {
-      text = text.replaceAll('"columns":4', '"columns":2').replaceAll('"columns":2,"orient"', '"columns":1,"orient"');
-      text = text.replaceAll('"labelLimit":600', '"labelLimit":270');
-    }
+    if (innerWidth < 640) text = text.replaceAll(/"columns":\d/g, '"columns":1').replaceAll('"labelLimit":600', '"labelLimit":270');
     return {
       ...JSON.parse(text),
       background: null,
@@ -56,6 +53,7 @@
   const axisNow = () => content.axes[select.value];
   const costs = (axis) => Object.values(axis.costs);
   let front = null;
+  let winner = ""; // the model that is named now
 
   // The slider runs over the logarithm, from a little below the cheapest network to a little above the dearest.
   function ends(axis) {
@@ -80,15 +78,16 @@
   // What fits is told in words; the chart, if it is drawn already, follows.
   async function show() {
     const [axis, limit, step] = [axisNow(), limitNow(), stepNow()];
+    winner = step?.model ?? "";
     const [first, ...rest] = step ? step.text.trimEnd().split("\n") : [];
     byId("amount").textContent = `at most ${amount(limit, axis.unit)}`;
     slider.setAttribute("aria-valuetext", `at most ${amount(limit, axis.unit)}`);
-    byId("winner").textContent = step ? step.model : "";
-    byId("winner").href = step ? `#${step.model.split("/").slice(0, 2).join("/")}` : "#models";
+    byId("winner").textContent = winner;
+    byId("winner").href = step ? `#${winner.split("/").slice(0, 2).join("/")}` : "#models";
     const cheapest = `No network fits; the cheapest has ${amount(rounded(Math.min(...costs(axis))), axis.unit)}.`;
-    byId("choice").textContent = step ? [first.slice(step.model.length), ...rest].join("\n") : cheapest;
+    byId("choice").textContent = step ? [first.slice(winner.length), ...rest].join("\n") : cheapest;
     if (!front) return;
-    front.signal("budget", limit).signal("winner", step ? step.model : "");
+    front.signal("budget", limit).signal("winner", winner);
     await front.runAsync();
   }
 
@@ -99,9 +98,9 @@
     await show();
   }
 
+  // The budget stays that of the model that was named.
   async function changeAxis() {
-    const [before, model] = [select.dataset.last, select.dataset.winner];
-    const cost = before && axisNow().costs[model];
+    const cost = axisNow().costs[winner];
     slider.value = 1000;
     if (cost) setLimit(cost);
     await drawFront();
@@ -143,10 +142,8 @@
   }
 
   if (select) {
-    const remember = () => { select.dataset.last = select.value; select.dataset.winner = stepNow()?.model ?? ""; };
-    select.addEventListener("change", async () => { await changeAxis(); remember(); });
-    slider.addEventListener("input", async () => { await show(); remember(); });
-    remember();
+    select.addEventListener("change", changeAxis);
+    slider.addEventListener("input", show);
   }
   byId("open").addEventListener("click", (event) => {
     const open = entries.some((entry) => !entry.open);
