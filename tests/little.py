@@ -27,6 +27,8 @@ CURVE = {
     "schedule_options": {},
     "bn_batches": 0,
     "recipe": "finetune",
+    "loss": "labels",
+    "loss_options": {},
     "epochs": 4,
     "control_rounds": [],
     "control_recipe": "plain",
@@ -54,6 +56,8 @@ SECTIONS = {
             "method": "tucker2",
             "method_options": {"rank": 0.5, "min_channels": 8},
             "recipe": "finetune",
+            "loss": "labels",
+            "loss_options": {},
             "epochs": 3,
         }
     },
@@ -65,6 +69,8 @@ SECTIONS = {
             "method": "int8_static",
             "method_options": {"calibration_images": 64, "calibration": "minmax", "reduce_range": True},
             "recipe": "finetune",
+            "loss": "labels",
+            "loss_options": {},
             "epochs": 0,
         }
     },

@@ -28,7 +28,8 @@ BROUGHT = DESIGN | {
     "normalization": {"mean": MEAN, "std": STD},
     "class_names": NAMES,
 }
-QUANTIZED = {"from": "train/brought", "method": "fp16", "method_options": {}, "recipe": "finetune", "epochs": 0}
+UNTUNED = {"recipe": "finetune", "loss": "labels", "loss_options": {}, "epochs": 0}
+QUANTIZED = {"from": "train/brought", "method": "fp16", "method_options": {}} | UNTUNED
 STAGES = [("train", "brought"), ("factorize", "tucker"), ("quantize", "half"), ("distill", "kd")]
 
 

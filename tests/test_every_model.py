@@ -22,25 +22,24 @@ from torch import nn
 from netpress.core.artifacts import load_model
 
 SEEDS = [5, 2]
+UNTUNED = {"recipe": "finetune", "loss": "labels", "loss_options": {}, "epochs": 0}
 CHANGES = {
     "seeds": SEEDS,
     "quantize": SECTIONS["quantize"]
     | {
-        "fp16": {"from": "train/teacher", "method": "fp16", "method_options": {}, "recipe": "finetune", "epochs": 0},
+        "fp16": {"from": "train/teacher", "method": "fp16", "method_options": {}} | UNTUNED,
         "w4": {
             "from": "distill/kd",
             "method": "weights",
             "method_options": {"bits": 4, "block": 32},
-            "recipe": "finetune",
-            "epochs": 0,
-        },
+        }
+        | UNTUNED,
         "w8": {
             "from": "factorize/tucker",
             "method": "weights",
             "method_options": {"bits": 8, "block": 0},
-            "recipe": "finetune",
-            "epochs": 0,
-        },
+        }
+        | UNTUNED,
     },
     "claims": {
         "taught": {"text": "a teacher helps", "order": ["lowrank/depthwise", "distill/kd"], "equal": [], "margin": 0.01}

@@ -19,7 +19,7 @@ from netpress.base.errors import ConfigError, ParamsError
 from netpress.core.batches import Batch
 from netpress.core.context import Method
 from netpress.core.networks import build_model
-from netpress.distill.run import Taught
+from netpress.distill.taught import Taught
 from netpress.factorize.run import factorize_network
 from netpress.params import plugins
 from netpress.params.items import Prune

@@ -80,6 +80,8 @@ prune:
   schedule_options: {{}}
   bn_batches: 0
   recipe: plain
+  loss: labels
+  loss_options: {{}}
   epochs: 9
   control_rounds: []
   control_recipe: plain

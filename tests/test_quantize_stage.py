@@ -20,7 +20,7 @@ from netpress.quantize.run import COMPARED, MOST_DIFFERENT, calibration_images, 
 
 CALIBRATED = 48
 OPTIONS = {"calibration_images": CALIBRATED, "calibration": "minmax", "reduce_range": True}
-UNTUNED = {"recipe": "finetune", "epochs": 0}
+UNTUNED = {"recipe": "finetune", "loss": "labels", "loss_options": {}, "epochs": 0}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from netpress.core.networks import build_model
 from netpress.core.taps import Taps
 from netpress.distill import soft_targets
 from netpress.distill.losses import kd
-from netpress.distill.run import Taught, are_fixed
+from netpress.distill.taught import Taught, are_fixed
 
 PLAIN = SECTIONS["distill"]["kd"] | {"teacher_view": "plain"}
 HINT = {"method": "fitnet", "method_options": {"student_layer": "0.3", "teacher_layer": "0.3", "weight": 0.5}}

@@ -26,6 +26,15 @@ class ParamsError(ConfigError):
         """Return the faults of a section for the file in which it stands under the dotted key `where`."""
         return ParamsError([(f"{where}.{key}", f"{where}.{text}") for key, text in self.faults])
 
+    def renamed(self, old: str, new: str) -> "ParamsError":
+        """Return the faults of keys that begin with `old` as faults of those that begin with `new`; others stay."""
+        return ParamsError(
+            [
+                (new + key[len(old) :], new + text[len(old) :]) if key.startswith(old) else (key, text)
+                for key, text in self.faults
+            ]
+        )
+
 
 class DataError(NetpressError):
     """The images, labels or splits cannot be used as they are."""

@@ -25,6 +25,7 @@ from netpress.core.measure import evaluate, evidence
 from netpress.core.networks import require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import Made, run_seeds, save
+from netpress.distill.taught import tuning
 
 
 def factorize_model(context: Context) -> None:
@@ -37,7 +38,8 @@ def factorize_model(context: Context) -> None:
         edits = [*spec.edits, factorize_network(network, method, lambda: context.batches(seed, 0))]
         require_rebuilt(network, spec.arch, len(spec.classes), spec.options, edits, spec.image)
         before = evaluate(network, context.val, f"{work.label} before tuning")
-        history = context.fit(work, "fit", network, seed)
+        with tuning(context, seed, network) as objective:
+            history = context.fit(work, "fit", network, seed, objective)
         found = evidence(network, context.train, context.val) | before.named("val_acc_before_tuning")
         epochs = spec.epochs + len(history)
         made = Made(network, history, spec.arch, spec.options, edits, method.name, {"from": spec}, epochs, found)

@@ -27,16 +27,18 @@ class Family:
     code: tuple[str, ...]
 
 
-_PRUNING = ("prune/run.py", "prune/channels.py")
+#: Of a training that a teacher takes part in.
+_TAUGHT = ("distill/taught.py", "distill/soft_targets.py")
+_PRUNING = ("prune/run.py", "prune/channels.py", *_TAUGHT)
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
-    "distill": Family("distill", "distilled", Distill, ("distill/run.py", "distill/soft_targets.py")),
+    "distill": Family("distill", "distilled", Distill, ("distill/run.py", *_TAUGHT)),
     "lowrank": Family("lowrank", "compact design", Design, ("train",)),
-    "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py",)),
+    "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py", *_TAUGHT)),
     "prune": Family("prune", "pruned", Prune, _PRUNING),
     "prune_sweep": Family("prune", "pruned", Prune, _PRUNING),
-    "quantize": Family("quantize", "quantized", Quantize, ("quantize/run.py", "quantize/methods/_stored.py")),
+    "quantize": Family("quantize", "quantized", Quantize, ("quantize/run.py", "quantize/methods/_stored.py", *_TAUGHT)),
 }
 #: The code of the stages that make no model. The output of `check` never changes, so no code matters to it.
 OTHERS: dict[str, tuple[str, ...]] = {

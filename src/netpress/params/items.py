@@ -156,20 +156,25 @@ class Distill(Design):
 
 
 class Derived(Item):
-    """An item whose model is made from a trained one."""
+    """An item whose model is made from a trained one, and fine-tuned with its parent as the teacher, or without."""
 
+    choices: ClassVar[tuple[Choice, ...]] = (Choice("loss", "loss_options", "distill/losses"),)
     roles = ("from",)
 
     parent: ModelId = Field(alias="from", description=MODEL_ID_HELP)
     method: str = Field(description="a file of the family's folder below src/netpress")
     method_options: Options
     recipe: Name = Field(description="of fine-tuning")
+    loss: str = Field(
+        description="of fine-tuning: labels, or a file of src/netpress/distill/losses; the parent teaches"
+    )
+    loss_options: Options
 
 
 class Factorize(Derived):
     """An item of `factorize`: a trained model's layers replaced by low-rank ones, then fine-tuned."""
 
-    choices = (Choice("method", "method_options", "factorize/methods"),)
+    choices = (Choice("method", "method_options", "factorize/methods"), *Derived.choices)
 
     epochs: Epochs
 
@@ -180,6 +185,7 @@ class Prune(Derived):
     choices = (
         Choice("method", "method_options", "prune/scores"),
         Choice("schedule", "schedule_options", "prune/schedules"),
+        *Derived.choices,
     )
 
     rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in one round")
@@ -203,7 +209,7 @@ class Prune(Derived):
 class Quantize(Derived):
     """An item of `quantize`: fewer bits for a trained model."""
 
-    choices = (Choice("method", "method_options", "quantize/methods"),)
+    choices = (Choice("method", "method_options", "quantize/methods"), *Derived.choices)
 
     epochs: int = Field(ge=0, le=100_000, description="of fine-tuning; 0 for post-training methods")
 

@@ -27,6 +27,7 @@ from netpress.core.metrics import CONTROL_VAL_ACC, RIGHT, VAL_ACC
 from netpress.core.networks import build_edited, require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import Made, run_seeds, save
+from netpress.distill.taught import tuning
 from netpress.params.items import Prune
 from netpress.params.plugins import misfit
 from netpress.params.schema import AUTO, LAST
@@ -114,9 +115,10 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
         found |= evaluate(network, context.val, f"{label} recalibrated").named("val_acc_recalibrated")
     title = f"round {number}/{len(curve.epochs)} ({count_params(network):,} parameters)"
     epochs = curve.epochs[number - 1]
-    history = context.fit(
-        curve.work, f"round_{number}_fit", network, curve.seed, first_epoch=before, epochs=epochs, label=title
-    )
+    with tuning(context, curve.seed, network) as objective:
+        history = context.fit(
+            curve.work, f"round_{number}_fit", network, curve.seed, objective, before, epochs, label=title
+        )
     why = evidence(network, context.train, context.val) if last else {}  # of the curve's result alone
     parents = {"from": spec}
     total = spec.epochs + before + len(history)

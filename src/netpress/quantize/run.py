@@ -28,6 +28,7 @@ from netpress.core.measure import evaluate
 from netpress.core.predictions import PREDICTED, prediction_files
 from netpress.core.resume import Workspace
 from netpress.core.seeds import metrics_of, run_seeds
+from netpress.distill.taught import tuning
 
 #: Training images on which the file as it runs is compared with its arithmetic as it is written.
 COMPARED = 64
@@ -109,7 +110,8 @@ def quantize_parent(
             raise ParamsError([("epochs", f"epochs = 0: {method.name} fine-tunes the network; set 1 or more")])
         if tuned:
             raise RuntimeError(f"{method.name} fine-tunes twice, where a method may do so once")
-        tuned.extend(context.fit(work, "fit", network, seed))
+        with tuning(context, seed, network) as objective:
+            tuned.extend(context.fit(work, "fit", network, seed, objective))
 
     onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
     trained = Trained(
