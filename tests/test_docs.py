@@ -38,7 +38,7 @@ def project(tmp_path_factory):
     options = {"temperature": 4.0, "weight": 0.5, "standardize": False}
     kd = sections["distill"]["mse_strong"] | {"method": "kd", "method_options": options}
     sections["distill"] |= {"kd_strong": kd | {"epochs": 1}}
-    for name in ("mse_strong", "attention_strong"):
+    for name in ("mse_strong", "similarity_strong"):
         sections["distill"][name]["epochs"] = 1
     sections["prune_sweep"]["slimmed"]["until"] = 0.4
     folder = make_project(tmp_path_factory.mktemp("docs") / "project", **sections, final=[])
