@@ -35,7 +35,7 @@ from netpress.params.recipes import Recipe, Runtime
 from netpress.process.environment import cpu_name
 
 PROFILE = Path(__file__).parent.parent / "profiles/default.yaml"
-METHOD = Method("kd", kd, kd.Options(temperature=4.0, weight=0.7))
+METHOD = Method("kd", kd, kd.Options(temperature=4.0, weight=0.7, standardize=False))
 TEACHERS: list[dict[str, float | str]] = [{"width": 0.25, "stem": "pooled"}, {"width": 1.0, "stem": "pooled"}]
 WAYS = ("in the loop", "first student", "later student")
 

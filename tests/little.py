@@ -44,7 +44,7 @@ SECTIONS = {
             "teacher": "train/teacher",
             "second_teacher": "none",
             "method": "kd",
-            "method_options": {"temperature": 4.0, "weight": 0.7},
+            "method_options": {"temperature": 4.0, "weight": 0.7, "standardize": False},
             "teacher_view": "same",
             "allow_larger": False,
         }

@@ -35,9 +35,10 @@ def project(tmp_path_factory):
     large = {"arch": "mobile_student", "options": {"width": 0.5}, "epochs": 1}
     sections["train"] = {"resnet18_strong": small | large, "teacher": small}
     sections["lowrank"] |= {"compact_groups2": DESIGN | {"epochs": 1}}
-    kd = sections["distill"]["mse_strong"] | {"method": "kd", "method_options": {"temperature": 4.0, "weight": 0.5}}
+    options = {"temperature": 4.0, "weight": 0.5, "standardize": False}
+    kd = sections["distill"]["mse_strong"] | {"method": "kd", "method_options": options}
     sections["distill"] |= {"kd_strong": kd | {"epochs": 1}}
-    for name in ("mse_strong", "attention_strong"):
+    for name in ("mse_strong", "similarity_strong"):
         sections["distill"][name]["epochs"] = 1
     sections["prune_sweep"]["slimmed"]["until"] = 0.4
     folder = make_project(tmp_path_factory.mktemp("docs") / "project", **sections, final=[])

@@ -20,6 +20,7 @@ from netpress.distill.losses import kd
 from netpress.distill.taught import Taught, are_fixed
 
 PLAIN = SECTIONS["distill"]["kd"] | {"teacher_view": "plain"}
+COLD = {"temperature": 1.0, "weight": 0.9, "standardize": False}
 HINT = {"method": "fitnet", "method_options": {"student_layer": "0.3", "teacher_layer": "0.3", "weight": 0.5}}
 #: Normalizes in a way of its own.
 OTHER = DESIGN | {"options": {"width": 0.4}, "init": "none", "normalization": {"mean": [0.4], "std": [0.2]}}
@@ -27,7 +28,7 @@ CHANGES = {
     "train": SECTIONS["train"] | {"other": OTHER},
     "distill": {
         "plain": PLAIN,
-        "cold": PLAIN | {"method_options": {"temperature": 1.0, "weight": 0.9}, "options": {"width": 0.3}},
+        "cold": PLAIN | {"method_options": COLD, "options": {"width": 0.3}},
         "seeds": PLAIN | {"seeds": [3, 4]},
         "two": PLAIN | {"second_teacher": "train/other"},
         "mixed": PLAIN | {"recipe": "mixed"},
@@ -199,7 +200,7 @@ def test_what_the_code_of_the_targets_is_covers_all_that_it_imports():
 
 
 def taught(student, teachers, train):
-    options = kd.Options(temperature=2.0, weight=0.9)
+    options = kd.Options(temperature=2.0, weight=0.9, standardize=False)
     return Taught(student, teachers, Method("kd", kd, options), "plain", RUNTIME, train)
 
 

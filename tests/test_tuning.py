@@ -12,8 +12,8 @@ from netpress.core.measure import evaluate
 from netpress.distill.taught import LookedUp, Taught, tuning
 
 TUCKER = SECTIONS["factorize"]["tucker"]
-KD = {"loss": "kd", "loss_options": {"temperature": 2.0, "weight": 0.9}}
-ALONE = {"loss": "kd", "loss_options": {"temperature": 2.0, "weight": 0.0}}
+KD = {"loss": "kd", "loss_options": {"temperature": 2.0, "weight": 0.9, "standardize": False}}
+ALONE = {"loss": "kd", "loss_options": {"temperature": 2.0, "weight": 0.0, "standardize": False}}
 HINT = {"loss": "fitnet", "loss_options": {"student_layer": "0.3", "teacher_layer": "0.3", "weight": 0.5}}
 CHANGES = {
     "factorize": {"tucker": TUCKER, "kd": TUCKER | KD, "alone": TUCKER | ALONE, "hint": TUCKER | HINT},
@@ -104,7 +104,7 @@ def test_a_killed_fine_tuning_with_a_teacher_goes_on_to_the_same_bytes(server, p
         ({"loss": "kdd"}, "tucker.loss: unknown distillation method 'kdd', did you mean 'kd'"),
         ({"loss_options": {"weight": 1}}, "tucker.loss_options.weight: unknown key"),
         (
-            KD | {"loss_options": {"temperature": 0, "weight": 1}},
+            KD | {"loss_options": {"temperature": 0, "weight": 1, "standardize": False}},
             "tucker.loss_options.temperature = 0: must be a number",
         ),
         (

@@ -49,7 +49,7 @@ def netpress_loop(case: Case, threads: int, _: int) -> Loop:
     objective = None
     if case.teacher:
         kd = plugins.load("distill/losses", "kd")
-        options = parse(kd.Options, {"temperature": TEMPERATURE, "weight": WEIGHT}, "kd")
+        options = parse(kd.Options, {"temperature": TEMPERATURE, "weight": WEIGHT, "standardize": False}, "kd")
         objective = Taught(network, [built(case.teacher, case)], Method("kd", kd, options), "same", runtime, whole)
 
     def train(steps: int) -> float:

@@ -2,7 +2,8 @@
 
 Zhao et al., Decoupled knowledge distillation, https://arxiv.org/abs/2203.08679, without the paper's warm-up of the
 distilled part. Hinton's divergence is the first part plus the second times the teacher's share of the other classes, so
-that a sure teacher says little of them; here that share is `beta` for every image.
+that a sure teacher says little of them; here that share is `beta` for every image. For `standardize` see
+`Seen.standardized`.
 """
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from netpress.core.taps import Seen
 from netpress.params.schema import Strict
 
-EXAMPLE = {"temperature": 4.0, "alpha": 1.0, "beta": 2.0}
+EXAMPLE = {"temperature": 4.0, "alpha": 1.0, "beta": 2.0, "standardize": False}
 
 
 class Options(Strict):
@@ -22,15 +23,17 @@ class Options(Strict):
     temperature: float = Field(gt=0, le=100, description="softens both distributions; 1 leaves them as they are")
     alpha: float = Field(ge=0, le=1000, description="weight of the true class against all others")
     beta: float = Field(ge=0, le=1000, description="weight of the other classes among themselves")
+    standardize: bool = Field(description="whether each image's logits become z-scores before they are softened")
 
 
 def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module | None) -> Tensor:
     """CE(labels) + T^2 (alpha KL(true class or not) + beta KL(among the others)).
 
     The true class is that of the largest target. Both divergences are of the teacher from the student at temperature T,
-    summed over the classes and averaged over the images.
+    summed over the classes and averaged over the images; with `standardize`, of the z-scores at temperature T.
     """
-    true_class, others = parts(student, teacher, targets, options.temperature)
+    ours, theirs = (seen.standardized() if options.standardize else seen for seen in (student, teacher))
+    true_class, others = parts(ours, theirs, targets, options.temperature)
     hard = F.cross_entropy(student.logits, targets)
     return hard + options.temperature**2 * (options.alpha * true_class.mean() + options.beta * others.mean())
 

@@ -1,4 +1,8 @@
-"""Soft targets. Hinton, Vinyals, Dean: Distilling the knowledge in a neural network, https://arxiv.org/abs/1503.02531."""
+"""Soft targets. Hinton, Vinyals, Dean: Distilling the knowledge in a neural network, https://arxiv.org/abs/1503.02531.
+
+With `standardize` the student follows the proportions of the teacher's logits, not their size. Sun et al., Logit
+standardization in knowledge distillation, https://arxiv.org/abs/2403.01427.
+"""
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -7,7 +11,7 @@ from torch import Tensor, nn
 from netpress.core.taps import Seen
 from netpress.params.schema import Strict
 
-EXAMPLE = {"temperature": 4.0, "weight": 0.7}
+EXAMPLE = {"temperature": 4.0, "weight": 0.7, "standardize": False}
 
 
 class Options(Strict):
@@ -15,16 +19,18 @@ class Options(Strict):
 
     temperature: float = Field(gt=0, le=100, description="softens both distributions; 1 leaves them as they are")
     weight: float = Field(ge=0, le=1, description="share of the teacher in the loss; the labels have the rest")
+    standardize: bool = Field(description="whether each image's logits become z-scores before they are softened")
 
 
 def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module | None) -> Tensor:
     """(1 - weight) CE(labels) + weight T^2 KL(teacher / T || student / T).
 
     The factor T^2 keeps the size of the gradient when T changes; the divergence is summed over the classes
-    and averaged over the images, (PyTorch's own mean would divide by the number of classes too).
+    and averaged over the images, (PyTorch's own mean would divide by the number of classes too). Standardized logits
+    are those of the divergence alone; the labels see the student's own.
     """
-    ours = F.log_softmax(student.logits / options.temperature, dim=1)  # (B, classes)
-    theirs = F.log_softmax(teacher.logits / options.temperature, dim=1)  # (B, classes)
+    views = (seen.standardized() if options.standardize else seen for seen in (student, teacher))
+    ours, theirs = (F.log_softmax(seen.logits / options.temperature, dim=1) for seen in views)  # (B, classes) each
     soft = F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * options.temperature**2
     hard = F.cross_entropy(student.logits, targets)
     return (1 - options.weight) * hard + options.weight * soft
