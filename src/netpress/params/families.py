@@ -27,7 +27,7 @@ class Family:
     code: tuple[str, ...]
 
 
-_PRUNING = ("prune/run.py", "prune/channels.py")
+_PRUNING = tuple(f"prune/{name}.py" for name in ("run", "channels", "plan", "ranking", "reconstruction"))
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
