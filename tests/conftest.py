@@ -18,7 +18,7 @@ from netpress.params import plugins
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import parse
 from netpress.process.warm import keep_translations
-from netpress.prune.channels import plan_rounds
+from netpress.prune.plan import plan_rounds
 from netpress.prune.schedules import geometric
 
 RUNTIME = Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False)
@@ -184,5 +184,5 @@ def rates(rate, until):
 
 def planned(network, example, rate, until, round_to):
     """The parameters left after each round of one rate."""
-    plan = plan_rounds(network, example, rates(rate, until), round_to)
+    plan = plan_rounds(network, example, rates(rate, until), round_to, "params")
     return [left for _, left in plan]

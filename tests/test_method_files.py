@@ -25,7 +25,8 @@ from netpress.params import plugins
 from netpress.params.items import Prune
 from netpress.process.blame import blamed
 from netpress.process.script import guarded
-from netpress.prune.channels import next_rate_of, remove_channels
+from netpress.prune.channels import remove_channels
+from netpress.prune.plan import next_rate_of
 from netpress.prune.run import score_of
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from netpress.base.errors import ConfigError
 from netpress.core.networks import build_model
 from netpress.params import profiles, reader
 from netpress.params.items import Prune
-from netpress.prune.channels import share_epochs
+from netpress.prune.plan import share_epochs
 from netpress.prune.run import control_rounds
 
 ROOT = Path(__file__).parent.parent
@@ -73,11 +73,14 @@ prune:
   from: train/first
   rate: 0.3                # share of the remaining channels
   until: 0.05
+  until_of: params
+  scope: local
   round_to: 1
   method: magnitude
   method_options: {{norm: 2}}
   schedule: geometric
   schedule_options: {{}}
+  reconstruct: 0
   bn_batches: 0
   recipe: plain
   loss: labels

@@ -10,14 +10,15 @@ from torch import nn
 from netpress.core.networks import build_model, build_on_meta
 from netpress.params import plugins
 from netpress.params.items import Data, Prune
-from netpress.prune.channels import MAX_ROUNDS, NextRate, next_rate_of, plan_rounds, too_few_epochs
+from netpress.prune.plan import MAX_ROUNDS, NextRate, next_rate_of, plan_rounds, too_few_epochs
 
 
 def check_epochs(item: Prune, parent: Any, data: Data) -> None:
     """Raise when the curve `item` has fewer epochs than rounds, where its parent is an architecture that is not edited.
 
-    Counting takes milliseconds; what it finds too few is planned in earnest, which takes seconds. The fewest classes
-    take the fewest rounds; the stage itself knows.
+    Counting takes milliseconds; what it finds too few is planned in earnest, which takes seconds, and so is what ends
+    by multiply-adds, which depend on more than shapes of weights. The fewest classes take the fewest rounds; the stage
+    itself knows.
 
     Raises:
         ParamsError: of keys below the item.
@@ -27,10 +28,10 @@ def check_epochs(item: Prune, parent: Any, data: Data) -> None:
     shape = known_shape(data)
     options = json.dumps(parent.options, sort_keys=True)
     next_rate = next_rate_of(item)
-    if item.epochs < estimated_rounds(parent.arch, options, shape, next_rate, item.round_to):
+    if item.until_of == "macs" or item.epochs < estimated_rounds(parent.arch, options, shape, next_rate, item.round_to):
         network = build_model(parent.arch, *shape, **parent.options)
         example = torch.zeros(2, shape[1], data.resolution, data.resolution)
-        rounds = len(plan_rounds(network, example, next_rate, item.round_to))
+        rounds = len(plan_rounds(network, example, next_rate, item.round_to, item.until_of))
         if item.epochs < rounds:
             raise too_few_epochs(item.epochs, f"{rounds} rounds or more")
 

@@ -29,7 +29,7 @@ class Family:
 
 #: Of a training that a teacher takes part in.
 _TAUGHT = ("distill/taught.py", "distill/soft_targets.py")
-_PRUNING = ("prune/run.py", "prune/channels.py", *_TAUGHT)
+_PRUNING = (*(f"prune/{name}.py" for name in ("run", "channels", "plan", "ranking", "reconstruction")), *_TAUGHT)
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),

@@ -189,10 +189,17 @@ class Prune(Derived):
     )
 
     rate: float = Field(gt=0, lt=1, description="share of the remaining channels removed in one round")
-    until: float = Field(gt=0, lt=1, description="rounds go on until this share of the parameters is left")
+    until: float = Field(gt=0, lt=1, description="rounds go on until this share of the size is left")
+    until_of: Literal["params", "macs"] = Field(description="the size that until is a share of")
+    scope: Literal["local", "global", "isomorphic"] = Field(
+        description="channels are ranked within each group, over all groups, or over groups of one structure"
+    )
     round_to: int = Field(ge=1, le=64, description="channel counts are multiples of this")
     schedule: str = Field(description="the rate of each round: a file of src/netpress/prune/schedules")
     schedule_options: Options
+    reconstruct: int = Field(
+        ge=0, le=100_000, description="training batches on which weights are refitted after a removal; 0 for none"
+    )
     bn_batches: int = Field(
         ge=0, le=100_000, description="training batches on which normalizations are measured again after a removal"
     )

@@ -4,42 +4,38 @@ Fang et al., DepGraph, https://arxiv.org/abs/2301.12900. Which channels leave an
 
 scores/NAME.py: Options, EXAMPLE and `scores(options)`, which returns a callable: a group of coupled channels -> a score
 for each, (C). Where it has a method `observe(network, batches)`, that is called before each round with an iterator over
-training batches.
+training batches. `COMPARABLE = True` says that its scores compare between groups as they are; without it they are
+divided by their group's mean where an item's scope ranks groups together.
 
 schedules/NAME.py: Options, EXAMPLE and `next_rate(round, left, rate, until, options)`: the share of each group's
-channels that the round (from 1) removes, or None where the curve ends. `left` is the share of the parameters that is
-left, `rate` and `until` are the item's.
+channels that the round (from 1) removes, or None where the curve ends. `left` is the share of the parameters, or
+multiply-adds, that is left, `rate` and `until` are the item's.
 """
 
 import copy
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ParamsError
-from netpress.core.measure import count_params
 from netpress.core.networks import classifier_name, failing_part
 from netpress.params import plugins
-from netpress.params.items import Prune
-from netpress.params.schema import parse
+from netpress.prune.ranking import Coupled, Goal, fewest, same_share
 
-#: More rounds than this mean a rate too small to be meant.
-MAX_ROUNDS = 100
 #: How attention calls its number of heads.
 HEADS = ("num_heads", "heads", "n_heads", "n_head", "num_attention_heads")
 #: A group of coupled channels -> one score per channel, (C).
 Score = Callable[[Any], Tensor]
-#: Round (from 1) and share of the parameters left -> the rate of that round, or None.
-NextRate = Callable[[int, float], float | None]
 
 
 def remove_channels(
-    network: nn.Module, example: Tensor, rate: float, round_to: int, score: Score, method: str = "the score"
+    network: nn.Module, example: Tensor, rate: float | Goal, round_to: int, score: Score, method: str = "the score"
 ) -> dict[str, list[int]]:
-    """Remove the channels of the lowest score from every group of coupled layers, in place.
+    """Remove the channels of the lowest score from the groups of coupled layers, in place.
 
     The classes stay. So do the layers inside attention, whose outputs are divided among heads, and those of a part
     whose code states its own sizes: where it cannot run with fewer channels, all parts of its class stay whole.
@@ -47,7 +43,8 @@ def remove_channels(
     Args:
         network: any network of convolutions, normalizations and linear layers.
         example: (N, C, H, W) float32, to trace the network with.
-        rate: share of each group's remaining channels to remove, above 0 and below 1.
+        rate: share of each group's remaining channels to remove, above 0 and below 1; or the size to be left, wherever
+            the channels come from.
         round_to: channel counts become multiples of this where they can.
         score: of the channels of a group.
         method: what messages call the score.
@@ -69,10 +66,10 @@ def remove_channels(
     with torch.inference_mode():
         classes = network(example).shape[1]
     whole = {classifier_name(network, classes)} | {n for n, m in network.named_modules() if has_heads(m)}
-    unpruned = _copy(network)
+    unpruned, scores = copy.deepcopy(network), dict[str, Tensor]()
     found: tuple[str, str] | None = None  # a part that cannot lose channels, and why
     while True:
-        removed = _remove(network, example, rate, round_to, score, method, whole)
+        removed = _remove(network, example, rate, round_to, _checked(network, score, method), whole, scores)
         failing = failing_part(network, example)
         if failing is None and (removed or found is None):
             return removed
@@ -81,7 +78,7 @@ def remove_channels(
         if failing is None or alike <= whole:
             raise cannot_prune(network, part, reason)
         whole |= alike
-        vars(network).update(vars(_copy(unpruned)))  # begin again with the network as it was
+        vars(network).update(vars(copy.deepcopy(unpruned)))  # begin again with the network as it was
 
 
 def has_heads(module: nn.Module) -> bool:
@@ -97,64 +94,114 @@ def cannot_prune(network: nn.Module, part: str, reason: str) -> ParamsError:
     return ParamsError([("from", f"from: {text}")])
 
 
-def _copy(network: nn.Module) -> nn.Module:
-    """Return a deep copy of `network`, gradients too, which scores may read."""
-    copied = copy.deepcopy(network)
-    for mine, theirs in zip(copied.parameters(), network.parameters(), strict=True):
-        mine.grad = theirs.grad
-    return copied
-
-
 def _remove(
-    network: nn.Module, example: Tensor, rate: float, round_to: int, score: Score, method: str, whole: set[str]
+    network: nn.Module,
+    example: Tensor,
+    rate: float | Goal,
+    round_to: int,
+    score: Score,
+    whole: set[str],
+    known: dict[str, Tensor],
 ) -> dict[str, list[int]]:
-    """Remove channels of all layers but those in the parts of `network` called `whole`; see `remove_channels`."""
-    import torch_pruning as tp
+    """Remove channels of all layers but those in the parts of `network` called `whole`; see `remove_channels`.
 
-    names = {module: name for name, module in network.named_modules()}
-    removed: dict[str, list[int]] = {}
-    left: dict[str, list[int]] = {}  # what a layer's outputs were; those that several groups feed lose them bit by bit
+    `known` are the scores of groups by the root's name, which are taken once: a score may know the layers it saw.
+    """
 
-    def checked_score(group: Any) -> Tensor:
-        for dependency, indices in group:
-            layer, of_outputs = dependency.target.module, pruner.DG.is_out_channel_pruning_fn(dependency.handler)
-            known = (pruner.DG.get_out_channels if of_outputs else pruner.DG.get_in_channels)(layer)
-            if layer in names and known is not None and max(indices) >= known:
-                raise cannot_prune(network, names[layer], "it works along another dimension than that of the channels")
-        found = score(group)
-        if fault := _score_fault(found, len(group[0].idxs)):
-            text = (
-                f"method = {method}: of layer '{names.get(group[0].dep.target.module, '')}' the score returned {fault}"
-            )
-            raise ParamsError([("method", text)])
-        return found
+    def size(counts: list[int]) -> int:
+        draft = copy.deepcopy(network)
+        _take(draft, _pruner(draft, example, whole), groups, counts)
+        return 0 if failing_part(draft, example) else rate.size(draft)  # type: ignore[union-attr]
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parameters outside layers, which it handles
-            pruner = tp.pruner.BasePruner(
-                network,
-                example,
-                importance=checked_score,
-                pruning_ratio=rate,
-                round_to=round_to if round_to > 1 else None,
-                ignored_layers=[network.get_submodule(name) for name in sorted(whole)],
-            )
-        for group in pruner.step(interactive=True):
-            for dependency, indices in group:
-                layer = dependency.target.module
-                if pruner.DG.is_out_channel_pruning_fn(dependency.handler) and layer in names:
-                    name, gone = names[layer], {int(i) for i in indices}
-                    places = left.setdefault(name, list(range(pruner.DG.get_out_channels(layer))))
-                    removed[name] = sorted([*removed.get(name, []), *(places[i] for i in gone)])
-                    left[name] = [place for i, place in enumerate(places) if i not in gone]
-            group.prune()
+        pruner = _pruner(network, example, whole)
+        groups = list(_groups(network, pruner, round_to, score, known))
+        counts = fewest(groups, rate, size) if isinstance(rate, Goal) else same_share(groups, rate)
+        return _take(network, pruner, groups, counts)
     except ArithmeticError as error:  # torch-pruning's, where it cannot follow channels through a reshape
         if plugins.origin(error):  # or the score's own
             raise
         part = _untraceable_part(network, example)
         raise cannot_prune(network, part, f"torch-pruning: {error}") from None
+
+
+def _pruner(network: nn.Module, example: Tensor, whole: set[str]) -> Any:
+    """Return torch-pruning's view of `network`: the graph of dependencies, and the layers whose channels have parts."""
+    import torch_pruning as tp
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parameters outside layers, which it handles
+        ignored = [network.get_submodule(name) for name in sorted(whole)]
+        parts = [dict[nn.Module, int](), dict[nn.Module, int]()]  # its defaults would be shared with all networks
+        return tp.pruner.BasePruner(
+            *(network, example), None, ignored_layers=ignored, in_channel_groups=parts[0], out_channel_groups=parts[1]
+        )
+
+
+def _groups(
+    network: nn.Module, pruner: Any, round_to: int, score: Score, known: dict[str, Tensor]
+) -> Iterator[Coupled]:
+    """Yield the groups of coupled channels that can lose some, with their scores."""
+    names = {module: name for name, module in network.named_modules()}
+    graph = pruner.DG
+    for group in graph.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
+        layers, repeats, kind = [], 1, []
+        for dependency, indices in group:
+            layer, of_outputs = dependency.target.module, graph.is_out_channel_pruning_fn(dependency.handler)
+            kind.append((type(dependency.source.module), type(layer), of_outputs))
+            repeats = max(
+                repeats, (pruner.out_channel_groups if of_outputs else pruner.in_channel_groups).get(layer, 1)
+            )
+            if layer in names:
+                channels = (graph.get_out_channels if of_outputs else graph.get_in_channels)(layer)
+                layers.append((names[layer], channels, max(indices)))
+        if any(channels == 1 for _, channels, _ in layers):
+            continue
+        for name, channels, last in layers:
+            if channels is not None and last >= channels:
+                raise cannot_prune(network, name, "it works along another dimension than that of the channels")
+        root = names[group[0].dep.target.module]
+        if root not in known:
+            known[root] = score(group).cpu().double()
+        places = known[root].view(repeats, -1).mean(0)  # of all parts the same places leave
+        yield Coupled(root, places, repeats, round_to // math.gcd(round_to, repeats), tuple(kind))
+
+
+def _take(network: nn.Module, pruner: Any, groups: list[Coupled], counts: list[int]) -> dict[str, list[int]]:
+    """Remove so many of the lowest places of each group; see `remove_channels` for what is returned."""
+    names, graph = {module: name for name, module in network.named_modules()}, pruner.DG
+    removed: dict[str, list[int]] = {}
+    left: dict[str, list[int]] = {}  # what a layer's outputs were; those that several groups feed lose them bit by bit
+    for group, count in zip(groups, counts, strict=True):
+        root = network.get_submodule(group.root)
+        coupled = graph.get_pruning_group(
+            root, graph.get_pruner_of_module(root).prune_out_channels, group.lowest(count)
+        )
+        if not count or not graph.check_pruning_group(coupled):
+            continue
+        for dependency, indices in coupled:
+            layer = dependency.target.module
+            if graph.is_out_channel_pruning_fn(dependency.handler) and layer in names:
+                name, gone = names[layer], {int(i) for i in indices}
+                places = left.setdefault(name, list(range(graph.get_out_channels(layer))))
+                removed[name] = sorted([*removed.get(name, []), *(places[i] for i in gone)])
+                left[name] = [place for i, place in enumerate(places) if i not in gone]
+        coupled.prune()
     return removed
+
+
+def _checked(network: nn.Module, score: Score, method: str) -> Score:
+    """Return `score` as one that raises where it does not give one finite number for each channel; names the layer."""
+    names = {module: name for name, module in network.named_modules()}
+
+    def checked(group: Any) -> Tensor:
+        found = score(group)
+        if fault := _score_fault(found, len(group[0].idxs)):
+            layer = names.get(group[0].dep.target.module, "")
+            raise ParamsError([("method", f"method = {method}: of layer '{layer}' the score returned {fault}")])
+        return found
+
+    return checked
 
 
 def _score_fault(found: Any, channels: int) -> str | None:
@@ -187,78 +234,27 @@ def _untraceable_part(network: nn.Module, example: Tensor) -> str:
     return ""
 
 
-def plan_rounds(network: nn.Module, example: Tensor, next_rate: NextRate, round_to: int) -> list[tuple[float, int]]:
-    """Return the rate of each round and the parameters left after it.
-
-    Found on a copy: how many channels leave depends neither on training nor on their scores.
-
-    Raises:
-        ParamsError: a round removes nothing, so that the curve would never end.
-    """
-    draft = copy.deepcopy(network)
-    start = left = count_params(draft)
-    plan: list[tuple[float, int]] = []
-    while (rate := next_rate(len(plan) + 1, left / start)) is not None:
-        remove_channels(draft, example, rate, round_to, _in_order)
-        before, left = left, count_params(draft)
-        if left == before:
-            text = f"rate {rate} with round_to {round_to} removes no further channel at {left / start:.3f}"
-            raise ParamsError([("until", f"until: {text} of the parameters; raise until or rate, or lower round_to")])
-        plan.append((rate, left))
-        if len(plan) > MAX_ROUNDS:
-            raise ParamsError([("rate", f"rate: the curve takes over {MAX_ROUNDS} rounds; raise rate or until")])
-    if not plan:
-        raise ParamsError([("schedule", "schedule: the curve has no round; choose other options")])
-    return plan
-
-
-def _in_order(group: Any) -> Tensor:
-    """Score channels by their places: for counting, any order will do."""
-    return torch.arange(1.0, 1.0 + len(group[0].idxs))
-
-
-def next_rate_of(item: Prune) -> NextRate:
-    """Return the schedule of the item: round (from 1) and share of the parameters left -> rate, or None at the end."""
-    schedule = plugins.load("prune/schedules", item.schedule, "schedule")
-    options = parse(schedule.Options, item.schedule_options, "schedule_options")
-
-    def next_rate(number: int, left: float) -> float | None:
-        rate: float | None = schedule.next_rate(number, left, item.rate, item.until, options)
-        if rate is not None and not (isinstance(rate, float) and 0 < rate < 1):
-            text = f"in round {number} next_rate returned {rate!r}; return a share above 0 and below 1, or None to end"
-            raise ParamsError([("schedule", f"schedule = {item.schedule}: {text}")])
-        return rate
-
-    return next_rate
-
-
-def share_epochs(total: int, rounds: int) -> list[int]:
-    """Share the fine-tuning epochs of a curve among its rounds as evenly as whole numbers allow, the first most.
-
-    Raises:
-        ParamsError: there are fewer epochs than rounds.
-    """
-    if total < rounds:
-        raise too_few_epochs(total, f"{rounds} rounds")
-    return [total // rounds + (k < total % rounds) for k in range(rounds)]
-
-
-def too_few_epochs(total: int, rounds: str) -> ParamsError:
-    """Return the error of a curve with fewer epochs than `rounds`, such as `3 rounds`."""
-    text = f"the curve takes {rounds}, each of an epoch or more; raise epochs, or raise rate or until for fewer rounds"
-    return ParamsError([("epochs", f"epochs = {total}: {text}")])
-
-
-def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor]) -> Tensor:
+def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor | None]) -> Tensor:
     """Return the mean over the coupled layers of `values(layer, of_inputs)`, one for each channel of the group: (C).
 
     Args:
         group: torch-pruning's: coupled layers, and which of their outputs or inputs belong to the group.
-        values: of a layer, one for each of its outputs, or inputs.
+        values: of a layer, one for each of its outputs, or inputs; None where the layer does not count.
 
     Raises:
-        ValueError: `values` gives another number of them; names the layer.
+        ValueError: `values` gives another number of them, or nothing of any layer; names the layer.
     """
+    total, layers = _added_up(group, values)
+    return total / layers
+
+
+def sum_over_group(group: Any, values: Callable[[nn.Module, bool], Tensor | None]) -> Tensor:
+    """Return what `over_group` returns, but the sum over the coupled layers instead of the mean."""
+    return _added_up(group, values)[0]
+
+
+def _added_up(group: Any, values: Callable[[nn.Module, bool], Tensor | None]) -> tuple[Tensor, int]:
+    """Return the sum over the coupled layers, (C), and how many layers counted."""
     from torch_pruning import function
 
     inputs = (function.prune_conv_in_channels, function.prune_linear_in_channels)
@@ -268,14 +264,18 @@ def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor]) -> Tenso
             layer, of_inputs = dependency.layer, dependency.pruning_fn in inputs
             channels = layer.weight.shape[1] * getattr(layer, "groups", 1) if of_inputs else len(layer.weight)
             of_layer = values(layer, of_inputs)
+            if of_layer is None:
+                continue
             if of_layer.shape != (channels,):
                 what = f"{channels} {'inputs' if of_inputs else 'outputs'} of layer '{dependency.target.name}'"
                 raise ValueError(f"values of shape {tuple(of_layer.shape)} for the {what}")
             found.append((group[place].root_idxs, of_layer[indices]))
-    total = found[0][1].new_zeros(1 + max(max(places) for places, _ in found))
+    if not found:
+        raise ValueError(f"no value of any layer that the channels of layer '{group[0].dep.target.name}' couple")
+    total = found[0][1].new_zeros(len(group[0].idxs))
     for places, of_layer in found:  # several inputs of a linear layer may belong to one channel
         total.index_add_(0, torch.tensor(places, device=total.device), of_layer)
-    return total / len(found)
+    return total, len(found)
 
 
 def by_channel(layer: nn.Module, values: Tensor, of_inputs: bool) -> Tensor:

@@ -4,6 +4,7 @@ The shapes of chosen rounds are also trained from scratch, to see what the paren
 Rethinking the value of network pruning, https://arxiv.org/abs/1810.05270. Of such a control the accuracy is kept.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,10 @@ from netpress.distill.taught import tuning
 from netpress.params.items import Prune
 from netpress.params.plugins import misfit
 from netpress.params.schema import AUTO, LAST
-from netpress.prune.channels import next_rate_of, plan_rounds, remove_channels, share_epochs
+from netpress.prune.channels import remove_channels
+from netpress.prune.plan import next_rate_of, plan_rounds, share_epochs, size_of
+from netpress.prune.ranking import Goal
+from netpress.prune.reconstruction import reconstruct
 
 ROW = (
     *("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes"),
@@ -45,7 +49,7 @@ class Curve:
 
     Attributes:
         parent: the model before pruning, with the `sizes` of its layers and its `channels` in all.
-        rates: the share of the channels that each round removes.
+        plan: of each round, the share of the channels that leaves and the size that is left.
         epochs: of fine-tuning in each round.
     """
 
@@ -55,7 +59,7 @@ class Curve:
     parent: Loaded
     sizes: Sizes
     channels: int
-    rates: list[float]
+    plan: list[tuple[float, int]]
     epochs: list[int]
 
 
@@ -74,11 +78,10 @@ def _prune_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
     """
     item, parent = context.item, context.parent(seed)
     network = parent.network
-    plan = plan_rounds(network, _example(parent.spec), next_rate_of(item), item.round_to)
-    rates = [rate for rate, _ in plan]
+    plan = plan_rounds(network, _example(parent.spec), next_rate_of(item), item.round_to, item.until_of)
     epochs = share_epochs(item.epochs, len(plan))
     controls = control_rounds(item, len(plan))
-    curve = Curve(context, work, seed, parent, sizes_of(network), _channels(network), rates, epochs)
+    curve = Curve(context, work, seed, parent, sizes_of(network), _channels(network), plan, epochs)
     start = evaluate(network.to(context.device), context.val, parent.spec.model_id)
     rounds = [_parent_row(item, parent, start)]
     source: Path | None = None
@@ -104,9 +107,15 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     score = score_of(method)
     if hasattr(score, "observe"):
         score.observe(network, context.batches(curve.seed, before))
-    remove_channels(
-        network, _example(spec).to(context.device), curve.rates[number - 1], item.round_to, score, method.name
-    )
+    rate, left = curve.plan[number - 1]
+    example, full = _example(spec).to(context.device), copy.deepcopy(network)
+    share: float | Goal = rate
+    if item.scope != "local":
+        comparable = getattr(method.module, "COMPARABLE", False)
+        share = Goal(item.scope, comparable, partial(size_of, example=example, until_of=item.until_of), left)
+    removed = remove_channels(network, example, share, item.round_to, score, method.name)
+    if item.reconstruct:
+        reconstruct(network, full, removed, partial(context.batches, curve.seed, before), item.reconstruct)
     edits = [*spec.edits, resize_edit(curve.sizes, network)]
     require_rebuilt(network, spec.arch, len(spec.classes), spec.options, edits, spec.image)
     found = evaluate(network, context.val, f"{label} before tuning").named("val_acc_before_tuning")
@@ -126,7 +135,7 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     metrics = save(context, place, curve.seed, made, context.model_id.of_round(number))
     row = {key: metrics[key] for key in (*ROW, "weights_sha256")} | {
         "round": number,
-        "rate": curve.rates[number - 1],
+        "rate": rate,
         "channels_share": _channels(network) / curve.channels,
         "epochs_total": before + epochs,
     }

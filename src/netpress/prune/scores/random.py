@@ -10,6 +10,7 @@ from netpress.params.schema import Strict
 from netpress.prune.channels import Score
 
 EXAMPLE = {"seed": 0}
+COMPARABLE = True
 
 
 class Options(Strict):

@@ -17,6 +17,8 @@ from netpress.params.schema import Strict
 from netpress.prune.channels import by_channel, over_group
 
 EXAMPLE = {"batches": 2}
+#: The paper compares them between layers without normalizing.
+COMPARABLE = True
 
 
 class Options(Strict):

@@ -1,0 +1,93 @@
+"""The rounds of a pruning curve beforehand: the rate of each, the size that it leaves, its share of the epochs."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netpress.base.errors import ParamsError
+from netpress.core.measure import count_macs, count_params
+from netpress.params import plugins
+from netpress.params.items import Prune
+from netpress.params.schema import parse
+from netpress.prune.channels import remove_channels
+
+#: More rounds than this mean a rate too small to be meant.
+MAX_ROUNDS = 100
+#: What `until` is a share of -> the words for it.
+WORDS = {"params": "parameters", "macs": "multiply-adds"}
+#: Round (from 1) and share of the size left -> the rate of that round, or None.
+NextRate = Callable[[int, float], float | None]
+
+
+def size_of(network: nn.Module, example: Tensor, until_of: str) -> int:
+    """Return what `until` is a share of: parameters, or multiply-adds for one image like `example` (N, C, H, W)."""
+    return count_params(network) if until_of == "params" else count_macs(network, *example.shape[1:])
+
+
+def plan_rounds(
+    network: nn.Module, example: Tensor, next_rate: NextRate, round_to: int, until_of: str
+) -> list[tuple[float, int]]:
+    """Return the rate of each round and the size left after it, where every group loses that share of its channels.
+
+    Found on a copy: how many channels leave then depends neither on training nor on their scores. Where groups are
+    ranked together a round is to leave the same size.
+
+    Raises:
+        ParamsError: a round removes nothing, so that the curve would never end.
+    """
+    draft = copy.deepcopy(network)
+    start = left = size_of(draft, example, until_of)
+    plan: list[tuple[float, int]] = []
+    while (rate := next_rate(len(plan) + 1, left / start)) is not None:
+        remove_channels(draft, example, rate, round_to, _in_order)
+        before, left = left, size_of(draft, example, until_of)
+        if left == before:
+            text = f"rate {rate} with round_to {round_to} removes no further channel at {left / start:.3f}"
+            how = f"of the {WORDS[until_of]}; raise until or rate, or lower round_to"
+            raise ParamsError([("until", f"until: {text} {how}")])
+        plan.append((rate, left))
+        if len(plan) > MAX_ROUNDS:
+            raise ParamsError([("rate", f"rate: the curve takes over {MAX_ROUNDS} rounds; raise rate or until")])
+    if not plan:
+        raise ParamsError([("schedule", "schedule: the curve has no round; choose other options")])
+    return plan
+
+
+def _in_order(group: Any) -> Tensor:
+    """Score channels by their places: for counting, any order will do."""
+    return torch.arange(1.0, 1.0 + len(group[0].idxs))
+
+
+def next_rate_of(item: Prune) -> NextRate:
+    """Return the schedule of the item: round (from 1) and share of the size left -> rate, or None at the end."""
+    schedule = plugins.load("prune/schedules", item.schedule, "schedule")
+    options = parse(schedule.Options, item.schedule_options, "schedule_options")
+
+    def next_rate(number: int, left: float) -> float | None:
+        rate: float | None = schedule.next_rate(number, left, item.rate, item.until, options)
+        if rate is not None and not (isinstance(rate, float) and 0 < rate < 1):
+            text = f"in round {number} next_rate returned {rate!r}; return a share above 0 and below 1, or None to end"
+            raise ParamsError([("schedule", f"schedule = {item.schedule}: {text}")])
+        return rate
+
+    return next_rate
+
+
+def share_epochs(total: int, rounds: int) -> list[int]:
+    """Share the fine-tuning epochs of a curve among its rounds as evenly as whole numbers allow, the first most.
+
+    Raises:
+        ParamsError: there are fewer epochs than rounds.
+    """
+    if total < rounds:
+        raise too_few_epochs(total, f"{rounds} rounds")
+    return [total // rounds + (k < total % rounds) for k in range(rounds)]
+
+
+def too_few_epochs(total: int, rounds: str) -> ParamsError:
+    """Return the error of a curve with fewer epochs than `rounds`, such as `3 rounds`."""
+    text = f"the curve takes {rounds}, each of an epoch or more; raise epochs, or raise rate or until for fewer rounds"
+    return ParamsError([("epochs", f"epochs = {total}: {text}")])
