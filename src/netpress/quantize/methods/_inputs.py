@@ -19,9 +19,13 @@ UNFOLDED = 2**24
 
 def inputs_of(model: Any, layer: Layer, images: np.ndarray) -> Iterator[Tensor]:
     """Yield what a layer of an ONNX model is given when it sees `images`, batch by batch."""
+    return tensors_of(model, layer.node.input[0], images)
+
+
+def tensors_of(model: Any, name: str, images: np.ndarray) -> Iterator[Tensor]:
+    """Yield a tensor of an ONNX model, by its name, when it sees `images`, batch by batch."""
     import onnxruntime
 
-    name = layer.node.input[0]
     first = model.graph.input[0].name
     if name == first:
         for start in range(0, len(images), BATCH):
