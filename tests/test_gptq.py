@@ -13,7 +13,7 @@ from netpress.base.errors import ConfigError, ParamsError
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
 from netpress.params.schema import parse
-from netpress.quantize.methods import _stored, gptq, weights
+from netpress.quantize.methods import _inputs, _stored, gptq, weights
 from netpress.quantize.run import calibration_images
 
 OPTIONS = {"bits": 4, "block": 0, "calibration_images": 256, "damping": 0.01}
@@ -108,7 +108,7 @@ def test_a_convolutions_inputs_are_those_that_its_outputs_are_computed_from(grou
         group=groups,
     )
     layer = _stored.Layer(node, conv.weight.detach().numpy())
-    moment = gptq.second_moment(layer, iter(images.split(4)))
+    moment = _inputs.moment(layer, ((part, part) for part in images.split(4)), "gptq")
     rows = conv.weight.detach().double().reshape(groups, 8 // groups, -1)
     squares = torch.einsum("goi,gij,goj->go", rows, moment, rows).flatten()
     expected = conv(images).detach().double().square().sum((0, 2, 3))
@@ -117,11 +117,11 @@ def test_a_convolutions_inputs_are_those_that_its_outputs_are_computed_from(grou
 
 @pytest.mark.parametrize("values", [1, 2**24])
 def test_the_moment_does_not_depend_on_how_much_is_unfolded_at_once(monkeypatch, values):
-    monkeypatch.setattr(gptq, "UNFOLDED", values)
+    monkeypatch.setattr(_inputs, "UNFOLDED", values)
     layer = _stored.Layer(onnx.helper.make_node("Conv", ["x", "w"], ["y"]), np.ones((2, 3, 3, 3), np.float32))
     images = torch.from_numpy(correlated(8, 75).reshape(8, 3, 5, 5))
     patches = torch.nn.functional.unfold(images, 3).transpose(1, 2).reshape(-1, 27).double()
-    torch.testing.assert_close(gptq.second_moment(layer, iter([images]))[0], patches.T @ patches)
+    torch.testing.assert_close(_inputs.moment(layer, [(images, images)], "gptq")[0], patches.T @ patches)
 
 
 def test_8_bits_lose_next_to_nothing():

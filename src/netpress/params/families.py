@@ -30,6 +30,7 @@ class Family:
 #: Of a training that a teacher takes part in.
 _TAUGHT = ("distill/taught.py", "distill/soft_targets.py")
 _PRUNING = (*(f"prune/{name}.py" for name in ("run", "channels", "plan", "ranking", "reconstruction")), *_TAUGHT)
+_QUANTIZATION = ("quantize/run.py", *(f"quantize/methods/_{name}.py" for name in ("stored", "inputs")), *_TAUGHT)
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
@@ -38,7 +39,7 @@ FAMILIES = {
     "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py", *_TAUGHT)),
     "prune": Family("prune", "pruned", Prune, _PRUNING),
     "prune_sweep": Family("prune", "pruned", Prune, _PRUNING),
-    "quantize": Family("quantize", "quantized", Quantize, ("quantize/run.py", "quantize/methods/_stored.py", *_TAUGHT)),
+    "quantize": Family("quantize", "quantized", Quantize, _QUANTIZATION),
 }
 #: The code of the stages that make no model. The output of `check` never changes, so no code matters to it.
 OTHERS: dict[str, tuple[str, ...]] = {

@@ -191,5 +191,6 @@ def initializer_bytes(data: bytes) -> int:
     model, total = onnx.load_from_string(data), 0
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
-        total += (values.size + 1) // 2 if tensor.data_type == onnx.TensorProto.INT4 else values.nbytes
+        packed = tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
+        total += (values.size + 1) // 2 if packed else values.nbytes
     return total

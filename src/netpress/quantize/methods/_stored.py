@@ -1,9 +1,10 @@
-"""How an ONNX file holds weights in few bits: integers, scales, and the nodes that make fp32 weights of them.
+"""How an ONNX file holds weights in few bits, and the nodes that make fp32 weights of them.
 
 The weights of a convolution or linear layer are symmetric about zero, with one scale for each output channel or for
-each block of its inputs. They are made by Cast and Mul, which onnxruntime computes once, as it loads the file, so that
-the model runs as fast as its parent. The operator DequantizeLinear gives the same values, but onnxruntime leaves it in
-place and computes it for every image.
+each block of its inputs, and made by Cast and Mul; or they are values of a codebook, looked up by Cast and Gather.
+onnxruntime computes both once, as it loads the file, so that the model runs as fast as its parent. The operator
+DequantizeLinear gives the same values as Cast and Mul, but onnxruntime leaves it in place and computes it for every
+image.
 """
 
 from collections.abc import Mapping
@@ -33,6 +34,23 @@ class Rounded(NamedTuple):
         """Return the fp32 weight that is made of it: (outputs, inputs); zeros may fill the last block of a row."""
         filled: np.ndarray = self.integers.astype(np.float32) * self.scales
         return filled.reshape(len(filled), -1)[:, :inputs]
+
+
+class Clustered(NamedTuple):
+    """A weight of few values: their places (outputs, inputs) uint8 in the codebook (2**bits) float32."""
+
+    indices: np.ndarray
+    codebook: np.ndarray
+
+    @property
+    def bits(self) -> int:
+        """The bits of an index."""
+        return len(self.codebook).bit_length() - 1
+
+    def rows(self, inputs: int) -> np.ndarray:
+        """Return the fp32 weight that is made of it: (outputs, inputs)."""
+        made: np.ndarray = self.codebook[self.indices]
+        return made
 
 
 @dataclass(frozen=True)
@@ -125,14 +143,15 @@ def blocked(rows: np.ndarray, block: int) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, blocks * block - inputs))).reshape(outputs, blocks, block)
 
 
-def store(model: Any, rounded: Mapping[str, Rounded]) -> bytes:
-    """Replace weights of an ONNX model, by name, by the rounded ones, and return the file."""
+def store(model: Any, stored: Mapping[str, Rounded | Clustered]) -> bytes:
+    """Replace weights of an ONNX model, by name, by the stored ones, and return the file."""
     graph = model.graph
     model.opset_import[0].version = max(OPSET, model.opset_import[0].version)
     layers = {layer.name: layer for layer in layers_of(model)}
     before = []
-    for tensor in [tensor for tensor in graph.initializer if tensor.name in rounded]:
-        tensors, nodes = _dequantized(layers[tensor.name], rounded[tensor.name])
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in stored]:
+        layer, made = layers[tensor.name], stored[tensor.name]
+        tensors, nodes = _looked_up(layer, made) if isinstance(made, Clustered) else _dequantized(layer, made)
         graph.initializer.remove(tensor)
         graph.initializer.extend(tensors)
         before += nodes
@@ -166,6 +185,19 @@ def _dequantized(layer: Layer, rounded: Rounded) -> tuple[list[Any], list[Any]]:
     return made.tensors, made.nodes
 
 
+def _looked_up(layer: Layer, clustered: Clustered) -> tuple[list[Any], list[Any]]:
+    """Return the initializers, and the nodes that look the fp32 weight up in the codebook."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    bits, indices = clustered.bits, layer.shaped(clustered.indices)
+    kind, raw = (TensorProto.UINT8, indices.tobytes()) if bits == 8 else (TensorProto.UINT4, packed(indices))
+    book, places = f"{layer.name}_codebook", f"{layer.name}_uint{bits}"
+    stored = helper.make_tensor(places, kind, indices.shape, raw, raw=True)
+    cast = helper.make_node("Cast", [places], [f"{places}_cast"], name=f"{places}_cast", to=TensorProto.INT32)
+    gather = helper.make_node("Gather", [book, f"{places}_cast"], [layer.name], name=f"{layer.name}_gather")
+    return [stored, numpy_helper.from_array(clustered.codebook, book)], [cast, gather]
+
+
 class _Chain:
     """Nodes that each take what the one before has made; the first takes the last of `tensors`."""
 
@@ -186,7 +218,7 @@ class _Chain:
 
 
 def packed(integers: np.ndarray) -> bytes:
-    """Return 4-bit integers two to a byte, the first in the lower half, as ONNX stores INT4."""
+    """Return 4-bit integers two to a byte, the first in the lower half, as ONNX stores INT4 and UINT4."""
     flat = integers.ravel().astype(np.uint8) & 15
     pairs = np.pad(flat, (0, flat.size % 2)).reshape(-1, 2)
     return (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8).tobytes()

@@ -6,25 +6,19 @@ correlated with it. With uncorrelated inputs that is the rounding of `weights`, 
 are those that the layer gets once the layers before it are quantized.
 """
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
-from netpress.quantize.methods._stored import Layer, Rounded, blocked, largest_integer, layers_of, scales_of, store
+from netpress.quantize.methods._inputs import inputs_of, moment, replace
+from netpress.quantize.methods._stored import Rounded, blocked, largest_integer, layers_of, scales_of, store
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"bits": 4, "block": 32, "calibration_images": 64, "damping": 0.01}
-#: Images that run through the network at once.
-BATCH = 32
-#: Values of a layer's inputs that are unfolded at once: 128 MB.
-UNFOLDED = 2**24
 
 
 class Options(Strict):
@@ -53,25 +47,25 @@ def quantize(model: Trained, options: Options) -> bytes:
         if layer.narrow:
             made = layer.nearest(options.bits, options.block)
         else:
-            moment = second_moment(layer, inputs_of(working, layer, images))
-            made = round_for(layer.rows, moment, options.bits, layer.block(options.block), options.damping)
+            seen = moment(layer, ((given, given) for given in inputs_of(working, layer, images)), "gptq")
+            made = round_for(layer.rows, seen, options.bits, layer.block(options.block), options.damping)
         rounded[layer.name] = made
-        _replace(working, layer, made)
+        replace(working, layer, made)
     return store(onnx.load_from_string(model.onnx), rounded)
 
 
-def round_for(rows: np.ndarray, moment: Tensor, bits: int, block: int, damping: float) -> Rounded:
+def round_for(rows: np.ndarray, seen: Tensor, bits: int, block: int, damping: float) -> Rounded:
     """Round (outputs, inputs) float32, column after column, each block to its own scale when its turn comes.
 
     Args:
         rows: the weight; the rows of one group of outputs follow on those of another.
-        moment: of the inputs, X X^T: (groups, inputs, inputs) float64.
+        seen: the moment of the inputs, X^T X: (groups, inputs, inputs) float64.
         bits: of a weight.
         block: inputs of a row that share a scale.
         damping: share of the mean of the diagonal that is added to it.
     """
-    groups, inputs = len(moment), rows.shape[1]
-    factor = inverse_factor(moment, damping)  # (G, I, I)
+    groups, inputs = len(seen), rows.shape[1]
+    factor = inverse_factor(seen, damping)  # (G, I, I)
     left = torch.from_numpy(rows.copy()).reshape(groups, -1, inputs)  # (G, O / G, I): what is still to be rounded
     integers, scales = np.zeros_like(blocked(rows, block)), np.ones((len(rows), -(-inputs // block), 1), np.float32)
     most = largest_integer(bits)
@@ -90,99 +84,13 @@ def round_for(rows: np.ndarray, moment: Tensor, bits: int, block: int, damping: 
     return Rounded(integers.astype(np.int8), scales, bits)
 
 
-def inverse_factor(moment: Tensor, damping: float) -> Tensor:
+def inverse_factor(seen: Tensor, damping: float) -> Tensor:
     """Return the upper Cholesky factor of the inverse of the damped moment: (groups, inputs, inputs) float32.
 
     The moment is scaled first, which scales errors and corrections alike.
     """
-    diagonal = moment.diagonal(dim1=1, dim2=2)
+    diagonal = seen.diagonal(dim1=1, dim2=2)
     mean = diagonal.mean(1).clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]
-    damped = moment / mean + damping * torch.eye(moment.shape[1], dtype=moment.dtype)
+    damped = seen / mean + damping * torch.eye(seen.shape[1], dtype=seen.dtype)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     return torch.linalg.cholesky(inverse, upper=True).float()
-
-
-def inputs_of(model: Any, layer: Layer, images: np.ndarray) -> Iterator[Tensor]:
-    """Yield what a layer of an ONNX model is given when it sees `images`, batch by batch."""
-    import onnxruntime
-
-    name = layer.node.input[0]
-    first = model.graph.input[0].name
-    if name == first:
-        for start in range(0, len(images), BATCH):
-            yield torch.from_numpy(images[start : start + BATCH])
-        return
-    before = _up_to(model, name)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(before.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    for start in range(0, len(images), BATCH):
-        yield torch.from_numpy(session.run([name], {first: images[start : start + BATCH]})[0])
-
-
-def _up_to(model: Any, name: str) -> Any:
-    """Return the part of an ONNX model that makes the tensor `name`, its only output."""
-    from onnx import ModelProto, TensorProto, helper
-
-    part = ModelProto()
-    part.CopyFrom(model)
-    needed, nodes = {name}, []
-    for node in reversed(model.graph.node):  # those that make a tensor stand before those that take it
-        if needed & set(node.output):
-            needed |= set(node.input)
-            nodes.append(node)
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    for field, kept in (("node", nodes[::-1]), ("initializer", tensors)):
-        part.graph.ClearField(field)
-        getattr(part.graph, field).extend(kept)
-    part.graph.ClearField("output")
-    part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    return part
-
-
-def second_moment(layer: Layer, inputs: Iterator[Tensor]) -> Tensor:
-    """Return X X^T of a layer's inputs, for each group of its outputs: (groups, inputs, inputs) float64."""
-    width = layer.rows.shape[1]
-    unfold = _unfolding(layer) if layer.node.op_type == "Conv" else lambda given: given.reshape(1, -1, width)
-    moment = torch.zeros(1, width, width, dtype=torch.float64)
-    for batch in inputs:
-        share = max(1, UNFOLDED // (width * _places(layer, batch[:1], unfold)))
-        for part in batch.split(share):
-            seen = unfold(part).double()  # (G, places, I)
-            moment = moment + seen.transpose(1, 2) @ seen
-    return moment
-
-
-def _places(layer: Layer, image: Tensor, unfold: Any) -> int:
-    """Count the rows that one image gives, over all groups."""
-    return int(unfold(image).shape[:2].numel())
-
-
-def _unfolding(layer: Layer) -> Any:
-    """Return images (B, C, H, W) -> what each output of a convolution is computed from: (groups, places, inputs)."""
-    import onnx
-
-    stated = {a.name: onnx.helper.get_attribute_value(a) for a in layer.node.attribute}
-    if layer.weight.ndim != 4 or stated.get("auto_pad", b"NOTSET") != b"NOTSET":
-        text = f"gptq cannot round {layer.name}: it takes convolutions over height and width, of stated padding"
-        raise ParamsError([("method", f"method = gptq: {text}; use weights")])
-    top, left, bottom, right = stated.get("pads", [0] * 4)
-    groups, kernel = stated.get("group", 1), tuple(layer.weight.shape[2:])
-    dilation, stride = tuple(stated.get("dilations", [1, 1])), tuple(stated.get("strides", [1, 1]))
-
-    def unfold(images: Tensor) -> Tensor:
-        padded = F.pad(images, (left, right, top, bottom))
-        patches = F.unfold(padded, kernel, dilation, 0, stride)  # (B, C kh kw, places)
-        grouped = patches.reshape(len(images), groups, -1, patches.shape[2])  # (B, G, I, places)
-        return grouped.permute(1, 0, 3, 2).flatten(1, 2)
-
-    return unfold
-
-
-def _replace(model: Any, layer: Layer, rounded: Rounded) -> None:
-    """Put the rounded weight, in fp32, in the layer's place in the graph."""
-    from onnx import numpy_helper
-
-    (tensor,) = (t for t in model.graph.initializer if t.name == layer.name)
-    tensor.CopyFrom(numpy_helper.from_array(layer.shaped(rounded.rows(layer.rows.shape[1])), layer.name))
