@@ -28,12 +28,18 @@ class Family:
 
 
 _PRUNING = ("prune/run.py", "prune/channels.py")
+_FACTORIZATION = (
+    "factorize/run.py",
+    "factorize/budget.py",
+    "factorize/methods/_parts.py",
+    "factorize/methods/_ranks.py",
+)
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
     "distill": Family("distill", "distilled", Distill, ("distill/run.py", "distill/soft_targets.py")),
     "lowrank": Family("lowrank", "compact design", Design, ("train",)),
-    "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py",)),
+    "factorize": Family("factorize", "factorized", Factorize, _FACTORIZATION),
     "prune": Family("prune", "pruned", Prune, _PRUNING),
     "prune_sweep": Family("prune", "pruned", Prune, _PRUNING),
     "quantize": Family("quantize", "quantized", Quantize, ("quantize/run.py", "quantize/methods/_stored.py")),
