@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from netpress.base.errors import ParamsError
 from netpress.core.context import Method
 from netpress.core.measure import count_macs, count_params
 from netpress.core.networks import build_model
+from netpress.factorize import run
 from netpress.factorize.budget import Budget, Candidate, knapsack, ranks_within
 from netpress.factorize.methods import cp, spatial_svd, svd, tucker2
 from netpress.factorize.methods._ranks import discarded, evbmf, rank_of
@@ -309,6 +311,39 @@ def test_macs_are_counted_for_each_time_that_a_layer_runs():
 def test_candidates_that_are_none_are_refused(module, says):
     with pytest.raises(ParamsError, match=r"^method = mine: .*" + says):
         factorize_network(network(), Method("mine", module, None), no_batches, Budget(0.5, "params", IMAGE))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_normalizations_are_measured_again_before_fine_tuning(monkeypatch, count):
+    """The mean of the batches' own means, of what the chains give; before that, the accuracy is measured too."""
+    made, seen = network(), []
+    batches = [SimpleNamespace(images=torch.randn(8, *IMAGE)) for _ in range(3)]
+    quality = SimpleNamespace(named=lambda key: {key: seen.append(key)})
+    monkeypatch.setattr(run, "evaluate", lambda *_: quality)
+    monkeypatch.setattr(run, "evidence", lambda *_: {})
+    monkeypatch.setattr(run, "require_rebuilt", lambda *_: None)
+    monkeypatch.setattr(run, "save", lambda context, place, seed, made: seen.append(made.evidence))
+    work = SimpleNamespace(label="", models=Path())
+    monkeypatch.setattr(run, "run_seeds", lambda context, make: make(0, work))
+    spec = SimpleNamespace(edits=[], arch="", classes=[], options={}, image=IMAGE, epochs=0)
+    run.factorize_model(
+        SimpleNamespace(
+            parent=lambda seed: SimpleNamespace(network=made, spec=spec),
+            method=lambda: method("svd"),
+            item=SimpleNamespace(budget=0.6, budget_of="macs", bn_batches=count),
+            batches=lambda seed, epoch: iter(batches),
+            fit=lambda *_: seen.append(made[6].running_mean.clone()) or [],
+            device="cpu",
+            val=None,
+            train=None,
+        )
+    )
+    with torch.no_grad():
+        means = [made[:6](batch.images).mean((0, 2, 3)) for batch in batches[:count]]
+    keys = ["val_acc_before_tuning", "val_acc_recalibrated"][: 1 + bool(count)]
+    assert seen[: len(keys)] == keys and list(seen[-1]) == keys
+    torch.testing.assert_close(seen[len(keys)], torch.stack(means).mean(0) if means else torch.zeros(16))
+    assert count_macs(made, *IMAGE) <= 0.6 * count_macs(network(), *IMAGE)
 
 
 ITEM = {
