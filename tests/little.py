@@ -57,7 +57,10 @@ SECTIONS = {
         "tucker": {
             "from": "train/teacher",
             "method": "tucker2",
-            "method_options": {"rank": 0.5, "min_channels": 8},
+            "method_options": {"choose": "share", "rank": 0.5, "min_channels": 8},
+            "budget": "none",
+            "budget_of": "params",
+            "bn_batches": 0,
             "recipe": "finetune",
             "loss": "labels",
             "loss_options": {},

@@ -75,7 +75,7 @@ class Quick:
 
 def factorized(network):
     split = striped(4, size=SIZE, channels=3)
-    method = Method("svd", Quick, svd.Options(rank=0.3, min_channels=16, images=0))
+    method = Method("svd", Quick, svd.Options(choose="share", rank=0.3, min_channels=16, images=0))
     return factorize_network(network, method, lambda: training_batches(split, NO_AUGMENT, 0.0, 4, 0, 0))
 
 

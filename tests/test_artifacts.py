@@ -74,7 +74,7 @@ def prune(network):
 
 
 def factorize(network):
-    method = Method("tucker2", tucker2, tucker2.Options(rank=0.5, min_channels=4))
+    method = Method("tucker2", tucker2, tucker2.Options(choose="share", rank=0.5, min_channels=4))
     return [factorize_network(network, method, lambda: iter(()))]
 
 

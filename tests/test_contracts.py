@@ -9,7 +9,7 @@ from netpress.core.artifacts import read_spec
 
 KD = SECTIONS["distill"]["kd"]
 HINT = {"method": "fitnet", "method_options": {"student_layer": "0.3", "teacher_layer": "0.3", "weight": 0.5}}
-SVD = {"method": "svd", "method_options": {"rank": 0.3, "min_channels": 8, "images": 64}}
+SVD = {"method": "svd", "method_options": {"choose": "share", "rank": 1.0, "min_channels": 8, "images": 64}}
 CHANGES = {
     "distill": {
         "kd": KD,
@@ -17,7 +17,10 @@ CHANGES = {
         "two": KD | {"second_teacher": "lowrank/depthwise", "allow_larger": True},
         "same_twice": KD | {"second_teacher": "train/teacher"},
     },
-    "factorize": {"tucker": SECTIONS["factorize"]["tucker"], "svd": SECTIONS["factorize"]["tucker"] | SVD},
+    "factorize": {
+        "tucker": SECTIONS["factorize"]["tucker"],
+        "svd": SECTIONS["factorize"]["tucker"] | SVD | {"budget": 0.7, "budget_of": "macs", "bn_batches": 3},
+    },
     "prune": SECTIONS["prune"] | {"method": "taylor", "method_options": {"batches": 2}, "bn_batches": 3},
 }
 
@@ -84,6 +87,12 @@ def test_svd_replaces_convolutions_and_says_what_it_was_before_tuning(project):
     assert spec.edits[-1]["edit"] == "replace"
     assert found["params"] < metrics(project, "train/teacher")["params"]
     assert 0 <= found["val_acc_before_tuning"] <= 1
+
+
+def test_a_factorization_within_a_budget_of_macs_tells_what_recalibration_brought(project):
+    found, tucker = metrics(project, "factorize/svd"), metrics(project, "factorize/tucker")
+    assert 0.6 < found["macs"] / metrics(project, "train/teacher")["macs"] <= 0.7
+    assert 0 <= found["val_acc_recalibrated"] <= 1 and "val_acc_recalibrated" not in tucker
 
 
 TYPO = HINT | {"method_options": HINT["method_options"] | {"student_layer": "0.33"}}

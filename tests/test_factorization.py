@@ -33,7 +33,7 @@ from netpress.params.schema import parse
 def test_full_rank_tucker_reproduces_the_layer(inputs, outputs, kernel, stride, bias):
     torch.manual_seed(0)
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=bias)
-    chain = tucker2.factorize(conv, tucker2.Options(rank=1.0, min_channels=1), iter(()))
+    chain = tucker2.factorize(conv, tucker2.Options(choose="share", rank=1.0, min_channels=1), iter(()))
     images = torch.randn(2, inputs, 9, 9)
     torch.testing.assert_close(chain(images), conv(images), atol=2e-5, rtol=1e-4)
 
@@ -43,7 +43,7 @@ def test_a_kernel_of_low_rank_is_reproduced_at_that_rank():
     conv = nn.Conv2d(16, 16, 3, padding=1, bias=False)
     core, left, right = torch.randn(4, 4, 3, 3), torch.randn(16, 4), torch.randn(16, 4)
     conv.weight.data = torch.einsum("abhw,oa,ib->oihw", core, left, right)
-    chain = tucker2.factorize(conv, tucker2.Options(rank=0.25, min_channels=1), iter(()))
+    chain = tucker2.factorize(conv, tucker2.Options(choose="share", rank=0.25, min_channels=1), iter(()))
     images = torch.randn(2, 16, 8, 8)
     torch.testing.assert_close(chain(images), conv(images), atol=1e-3, rtol=1e-4)
     assert count_params(chain) < count_params(conv)
@@ -60,11 +60,14 @@ def test_a_kernel_of_low_rank_is_reproduced_at_that_rank():
     ids=["pointwise", "depthwise", "grouped", "narrow"],
 )
 def test_layers_that_stay(conv):
-    assert tucker2.factorize(conv, tucker2.Options(rank=0.5, min_channels=8), iter(())) is None
+    assert tucker2.factorize(conv, tucker2.Options(choose="share", rank=0.5, min_channels=8), iter(())) is None
 
 
 def test_a_chain_that_would_not_be_smaller_is_not_made():
-    assert tucker2.factorize(nn.Conv2d(32, 32, 3), tucker2.Options(rank=0.97, min_channels=8), iter(())) is None
+    assert (
+        tucker2.factorize(nn.Conv2d(32, 32, 3), tucker2.Options(choose="share", rank=0.97, min_channels=8), iter(()))
+        is None
+    )
 
 
 def batches(size=32, channels=3):
@@ -185,7 +188,7 @@ def columns_of(layer, given):
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=["linear", "3x3", "pointwise"])
 def test_svd_has_the_least_error_on_its_inputs_that_its_rank_allows(layer, shape):
     given = correlated(shape)
-    options = {"rank": 0.25, "min_channels": 1}
+    options = {"choose": "share", "rank": 0.25, "min_channels": 1}
     aware = svd.factorize(layer, svd.Options(**options, images=len(given)), iter([given]))
     plain = svd.factorize(layer, svd.Options(**options, images=0), iter(()))
     assert rank_of(aware) == rank_of(plain) == 4
@@ -196,7 +199,7 @@ def test_svd_has_the_least_error_on_its_inputs_that_its_rank_allows(layer, shape
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=["linear", "3x3", "pointwise"])
 def test_svd_of_white_inputs_is_svd_of_the_weight(layer, shape):
     """The best approximation of that rank in the sense of Eckart, Young and Mirsky."""
-    options = svd.Options(rank=0.25, min_channels=1, images=0)
+    options = svd.Options(choose="share", rank=0.25, min_channels=1, images=0)
     chain = svd.factorize(layer, options, iter(()))
     weight = layer.weight.detach().flatten(1).numpy().astype(np.float64)
     left, values, right = np.linalg.svd(weight, full_matrices=False)
@@ -213,7 +216,7 @@ def test_svd_takes_no_more_images_than_it_is_told():
             seen.append(k)
             yield correlated((10, 24), k)
 
-    svd.factorize(layer, svd.Options(rank=0.25, min_channels=1, images=25), inputs())
+    svd.factorize(layer, svd.Options(choose="share", rank=0.25, min_channels=1, images=25), inputs())
     assert seen == [0, 1, 2]
 
 
@@ -229,7 +232,7 @@ def test_svd_takes_no_more_images_than_it_is_told():
     ids=["grouped", "same", "reflect", "narrow", "not smaller"],
 )
 def test_layers_that_svd_leaves(layer, changes):
-    options = svd.Options(**({"rank": 0.25, "min_channels": 8, "images": 0} | changes))
+    options = svd.Options(**({"choose": "share", "rank": 0.25, "min_channels": 8, "images": 0} | changes))
     assert svd.factorize(layer, options, iter(())) is None
 
 

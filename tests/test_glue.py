@@ -113,7 +113,9 @@ def test_a_factorized_network_starts_from_the_parent_of_its_seed(stages):
     for seed, (call,) in stages.of("factorize/tucker").items():
         network = stages.model("train/teacher", seed).network
         factorize_network(
-            network, Method("tucker2", tucker2, tucker2.Options(rank=0.5, min_channels=8)), lambda: iter(())
+            network,
+            Method("tucker2", tucker2, tucker2.Options(choose="share", rank=0.5, min_channels=8)),
+            lambda: iter(()),
         )
         assert same(call.start, network)
 

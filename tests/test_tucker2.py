@@ -36,7 +36,7 @@ def test_it_is_orthogonal_iteration_from_the_svd(inputs, outputs, rank):
     torch.manual_seed(0)
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     kernel = conv.weight.detach().double().numpy()
-    found = product(factorize(conv, Options(rank=rank, min_channels=1), iter(())))
+    found = product(factorize(conv, Options(choose="share", rank=rank, min_channels=1), iter(())))
     ranks = round(rank * outputs), round(rank * inputs)
     steps = [iterated(kernel, *ranks, steps) for steps in range(1, 51)]
     nearest = min(np.abs(found - step).max() for step in steps)
@@ -52,7 +52,7 @@ def test_twice_gives_the_same_bits():
     for seed in (0, 1):
         torch.manual_seed(seed)
         np.random.seed(seed)
-        chains.append(factorize(conv, Options(rank=0.5, min_channels=1), iter(())))
+        chains.append(factorize(conv, Options(choose="share", rank=0.5, min_channels=1), iter(())))
     for one, other in zip(*(chain.state_dict().values() for chain in chains), strict=True):
         assert torch.equal(one, other)
 
@@ -61,7 +61,7 @@ def test_twice_gives_the_same_bits():
 def test_ranks_are_shares_of_each_layers_own_channels_to_the_nearest(rank, inner):
     """Of 20 inputs and 30 outputs; 0.28 of 20 is 5.6."""
     first, core, last = factorize(
-        nn.Conv2d(20, 30, 3, stride=2, padding=1), Options(rank=rank, min_channels=1), iter(())
+        nn.Conv2d(20, 30, 3, stride=2, padding=1), Options(choose="share", rank=rank, min_channels=1), iter(())
     )
     assert (first.in_channels, first.out_channels) == (20, inner[0])
     assert (core.in_channels, core.out_channels) == inner

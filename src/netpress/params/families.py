@@ -31,12 +31,13 @@ class Family:
 _TAUGHT = ("distill/taught.py", "distill/soft_targets.py")
 _PRUNING = (*(f"prune/{name}.py" for name in ("run", "channels", "plan", "ranking", "reconstruction")), *_TAUGHT)
 _QUANTIZATION = ("quantize/run.py", *(f"quantize/methods/_{name}.py" for name in ("stored", "inputs")), *_TAUGHT)
+_FACTORIZATION = (*(f"factorize/{name}.py" for name in ("run", "budget", "methods/_parts", "methods/_ranks")), *_TAUGHT)
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
     "distill": Family("distill", "distilled", Distill, ("distill/run.py", *_TAUGHT)),
     "lowrank": Family("lowrank", "compact design", Design, ("train",)),
-    "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py", *_TAUGHT)),
+    "factorize": Family("factorize", "factorized", Factorize, _FACTORIZATION),
     "prune": Family("prune", "pruned", Prune, _PRUNING),
     "prune_sweep": Family("prune", "pruned", Prune, _PRUNING),
     "quantize": Family("quantize", "quantized", Quantize, _QUANTIZATION),

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from netpress.base import model_id
 from netpress.base.project import MODEL_STAGES
 from netpress.params.recipes import Recipe, Runtime
-from netpress.params.schema import OrAuto, OrLast, Share, Strict
+from netpress.params.schema import OrAuto, OrLast, OrNone, Share, Strict
 
 #: No weights, no parent.
 NONE = "none"
@@ -176,6 +176,13 @@ class Factorize(Derived):
 
     choices = (Choice("method", "method_options", "factorize/methods"), *Derived.choices)
 
+    budget: Annotated[float, OrNone] = Field(
+        gt=0, lt=1, description="share of the parent that is left at most, the ranks chosen for it together; or none"
+    )
+    budget_of: Literal["params", "macs"] = Field(description="what the budget is a share of")
+    bn_batches: int = Field(
+        ge=0, le=100_000, description="training batches on which normalizations are measured again before fine-tuning"
+    )
     epochs: Epochs
 
 

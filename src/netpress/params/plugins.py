@@ -51,7 +51,12 @@ KINDS = {
         "loss(student, teacher, targets, options, adapter)",
         ("taps(options)", "adapter(student, teacher, options)"),
     ),
-    "factorize/methods": Kind("factorization method", "factorize(layer, options, inputs)", knob=True),
+    "factorize/methods": Kind(
+        "factorization method",
+        "factorize(layer, options, inputs)",
+        ("candidates(layer, options, inputs)",),
+        knob=True,
+    ),
     "prune/scores": Kind("pruning score", "scores(options)"),
     "prune/schedules": Kind("pruning schedule", "next_rate(round, left, rate, until, options)"),
     "quantize/methods": Kind("quantization method", "quantize(model, options)"),

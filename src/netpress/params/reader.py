@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from netpress.base.errors import ParamsError
@@ -153,8 +154,23 @@ def member_checks(item: Any, where: str) -> list[Callable[[], None]]:
         parse(module.Options, getattr(item, choice.options), f"{where}.{choice.options}")
         if choice.key == "arch":
             check_start(item, where)
+        if getattr(item, "budget", 0):
+            _check_budget(item, module, where)
 
     return [partial(check, choice) for choice in item.choices]
+
+
+def _check_budget(item: Any, module: ModuleType, where: str) -> None:
+    """Raise unless the method can tell what each rank would cost."""
+    call = "factorize(layer, options, inputs, rank)"
+    fault = (
+        plugins.misfit(module.factorize, call)
+        if hasattr(module, "candidates")
+        else "its file defines no candidates(layer, options, inputs)"
+    )
+    if fault:
+        text = f"{item.method} cannot choose ranks by a budget: {fault}; write none, or see docs/methods.md"
+        raise ParamsError([(f"{where}.budget", f"{where}.budget = {item.budget}: {text}")])
 
 
 def check_parents(item: Any, where: str, models: Collection[str], stages: Collection[str]) -> None:

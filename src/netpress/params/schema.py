@@ -28,6 +28,8 @@ OrAuto = WrapValidator(lambda value, check: AUTO if value == "auto" else check(v
 LAST = 0
 #: Lets the number of a round also be `last`.
 OrLast = WrapValidator(lambda value, check: LAST if value == "last" else check(value))
+#: Lets a share above 0 also be `none`, which becomes 0.
+OrNone = WrapValidator(lambda value, check: 0.0 if value == "none" else check(value))
 #: A fraction that may be nothing, and is never all.
 Share = Annotated[float, Field(ge=0, lt=1)]
 #: Rules of a field: their key, the words for it, and whether entries or characters are counted.

@@ -5,7 +5,7 @@ al., SVD-LLM, https://arxiv.org/abs/2403.07378. The weight is whitened by the in
 weights of that rank the result has the smallest mean squared error on those inputs.
 """
 
-import copy
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from netpress.factorize.budget import Candidate
+from netpress.factorize.methods._parts import filled, kernel_like, pointwise
+from netpress.factorize.methods._ranks import Choose, discarded, rank_of
 from netpress.params.schema import Strict
 
-EXAMPLE = {"rank": 0.4, "min_channels": 16, "images": 64}
+EXAMPLE = {"choose": "share", "rank": 0.4, "min_channels": 16, "images": 64}
 #: The option to change where no layer is factorized, and how.
 KNOB = ("min_channels", "lower it to the channels of the layers that you mean, or lower rank")
 #: Share of the inputs' mean square that is added to each, so that directions never seen keep some weight.
@@ -25,32 +28,63 @@ DAMPING = 1e-3
 class Options(Strict):
     """Options of the data-aware SVD."""
 
-    rank: float = Field(gt=0, le=1, description="share of the output channels kept as rank")
+    choose: Choose
+    rank: float = Field(gt=0, le=1, description="share of the full rank, or what choose says")
     min_channels: int = Field(ge=1, description="layers with fewer input or output channels stay as they are")
     images: int = Field(ge=0, le=1_000_000, description="training images whose inputs whiten the weight; 0: plain SVD")
 
 
-def factorize(layer: nn.Conv2d | nn.Linear, options: Options, inputs: Iterator[Tensor]) -> nn.Sequential | None:
+def factorize(
+    layer: nn.Conv2d | nn.Linear, options: Options, inputs: Iterator[Tensor], rank: int | None = None
+) -> nn.Sequential | None:
     """Return two layers that approximate `layer`, or None where it stays as it is.
 
     The first has the layer's kernel, stride and padding and `rank` outputs, the second is pointwise. Grouped and narrow
-    layers stay, those padded otherwise than by so many zeros, and those in which the two together would not be smaller.
+    layers stay, those padded otherwise than by so many zeros, and, unless `rank` is given, those in which the two
+    together would not be smaller.
     """
-    weight = layer.weight.detach().double().flatten(1)  # (O, I * kh * kw)
-    outputs, columns = weight.shape
-    rank = max(1, round(options.rank * min(outputs, columns)))
-    if (
+    if _stays(layer, options):
+        return None
+    cut = functools.cache(lambda: _cut(layer, options, inputs))
+    outputs, columns = shape = _shape(layer)
+    kept = rank or rank_of(options, min(shape), shape, lambda: cut()[2])
+    if rank is None and kept * (outputs + columns) >= outputs * columns:
+        return None
+    root, left, values, right = cut()
+    scale = values[:kept].sqrt()
+    first = torch.linalg.solve_triangular(root, scale[:, None] * right[:kept], upper=False, left=False)  # (r, I kh kw)
+    return filled(_chain(layer, kept), [first, left[:, :kept] * scale], layer.bias)
+
+
+def candidates(layer: nn.Conv2d | nn.Linear, options: Options, inputs: Iterator[Tensor]) -> list[Candidate]:
+    """Return every rank up to what the options say, and the share of the whitened weight's energy that is lost."""
+    if _stays(layer, options):
+        return []
+    shape = _shape(layer)
+    values = _cut(layer, options, inputs)[2]
+    most = rank_of(options, min(shape), shape, lambda: values)
+    errors = discarded(values).tolist()
+    return [Candidate(rank, errors[rank - 1], _chain(layer, rank)) for rank in range(1, most + 1)]
+
+
+def _stays(layer: nn.Conv2d | nn.Linear, options: Options) -> bool:
+    return (
         (isinstance(layer, nn.Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"))
         or isinstance(getattr(layer, "padding", 0), str)
         or min(layer.weight.shape[:2]) < options.min_channels
-        or rank * (outputs + columns) >= outputs * columns
-    ):
-        return None
-    root = _root(layer, inputs, options.images) if options.images else torch.eye(columns, device=weight.device).double()
-    left, values, right = torch.linalg.svd(weight @ root, full_matrices=False)
-    scale = values[:rank].sqrt()
-    first = torch.linalg.solve_triangular(root, scale[:, None] * right[:rank], upper=False, left=False)  # (r, I kh kw)
-    return _chain(layer, first, left[:, :rank] * scale)
+    )
+
+
+def _shape(layer: nn.Conv2d | nn.Linear) -> tuple[int, int]:
+    return len(layer.weight), layer.weight[0].numel()
+
+
+def _cut(layer: nn.Conv2d | nn.Linear, options: Options, inputs: Iterator[Tensor]) -> tuple[Tensor, ...]:
+    """Return the root that whitens the weight and the decomposition of the product: root, left, values, right."""
+    weight = layer.weight.detach().double().flatten(1)  # (O, I * kh * kw)
+    eye = torch.eye(weight.shape[1], device=weight.device, dtype=weight.dtype)
+    root = _root(layer, inputs, options.images) if options.images else eye
+    return (root, *torch.linalg.svd(weight @ root, full_matrices=False))
 
 
 def _root(layer: nn.Conv2d | nn.Linear, inputs: Iterator[Tensor], images: int) -> Tensor:
@@ -78,23 +112,10 @@ def _rows(layer: nn.Conv2d | nn.Linear, given: Tensor) -> Tensor:
     return patches.transpose(1, 2).flatten(0, 1)
 
 
-def _chain(layer: nn.Conv2d | nn.Linear, first: Tensor, second: Tensor) -> nn.Sequential:
-    """Return the two layers with weights `first` (r, I kh kw) and `second` (O, r)."""
-    bias, rank = layer.bias is not None, len(first)
-    chain: nn.Sequential
-    if isinstance(layer, nn.Linear):
-        chain = nn.Sequential(
-            nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features, bias=bias)
-        )
-    else:
-        large = copy.deepcopy(layer)  # keeps kernel size, stride, padding and dilation
-        large.out_channels, large.bias = rank, None
-        large.weight = nn.Parameter(layer.weight.new_zeros(rank, *layer.weight.shape[1:]))
-        chain = nn.Sequential(large, nn.Conv2d(rank, layer.out_channels, 1, bias=bias))
-    chain.to(layer.weight.device)
-    chain[0].weight = nn.Parameter(first.reshape(rank, *layer.weight.shape[1:]).float().contiguous())
-    shape = (*second.shape, 1, 1) if isinstance(layer, nn.Conv2d) else second.shape
-    chain[1].weight = nn.Parameter(second.reshape(shape).float().contiguous())
-    if layer.bias is not None:
-        chain[1].bias = nn.Parameter(layer.bias.detach().clone())
-    return chain
+def _chain(layer: nn.Conv2d | nn.Linear, rank: int) -> nn.Sequential:
+    """Return the two layers of that rank, without values."""
+    inputs, outputs, bias = layer.weight.shape[1], len(layer.weight), layer.bias is not None
+    if isinstance(layer, nn.Conv2d):
+        return nn.Sequential(kernel_like(layer, inputs, rank), pointwise(rank, outputs, bias))
+    first = nn.Linear(inputs, rank, bias=False, device="meta")
+    return nn.Sequential(first, nn.Linear(rank, outputs, bias=bias, device="meta"))
