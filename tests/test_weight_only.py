@@ -115,6 +115,15 @@ def test_adaround_rounds_up_or_down_and_its_error_is_never_above_the_nearests(se
     assert ours <= theirs * (1 + 1e-4) + 1e-6
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_adaround_goes_too_far_the_nearest_is_kept(seed):
+    """One large step moves all weights of one output the same way where their inputs are equal."""
+    w, x = normal(seed, 1, 30), np.ones((10, 30), np.float32)
+    options = adaround.Options(**ADAROUND | {"steps": 1, "lr": 1.0})
+    made = adaround.round_for(w, 30, *moments(x, x), options)
+    np.testing.assert_array_equal(made.integers, _stored.round_to_grid(w, 4, 30).integers)
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes)
 def test_adaround_for_uncorrelated_inputs_of_fp32_is_rounding_to_the_nearest(seed, shape):
@@ -303,9 +312,9 @@ def bits_of(data):
     return {name: (int(bits), int(count)) for name, bits, count in stored}
 
 
-@pytest.mark.parametrize("mean_bits", [4.5, 5.0, 6.5])
+@pytest.mark.parametrize("mean_bits", [4.5, 6.0])
 def test_the_mean_of_the_bits_is_at_most_that_and_follows_the_divergences(images, mean_bits):
-    data = exported("mobile_student", width=0.5)
+    data = exported("mobile_student", width=0.25)
     model = trained_on(data, images)
     found = bits_of(mixed.quantize(model, mixed.Options(**MIXED | {"mean_bits": mean_bits})))
     total = sum(count for _, count in found.values())
