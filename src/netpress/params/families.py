@@ -28,6 +28,7 @@ class Family:
 
 
 _PRUNING = ("prune/run.py", "prune/channels.py")
+_STORAGE = ("quantize/methods/_int8.py", "quantize/methods/_stored.py")
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
@@ -36,7 +37,7 @@ FAMILIES = {
     "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py",)),
     "prune": Family("prune", "pruned", Prune, _PRUNING),
     "prune_sweep": Family("prune", "pruned", Prune, _PRUNING),
-    "quantize": Family("quantize", "quantized", Quantize, ("quantize/run.py", "quantize/methods/_stored.py")),
+    "quantize": Family("quantize", "quantized", Quantize, ("quantize/run.py", *_STORAGE)),
 }
 #: The code of the stages that make no model. The output of `check` never changes, so no code matters to it.
 OTHERS: dict[str, tuple[str, ...]] = {
