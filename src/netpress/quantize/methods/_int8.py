@@ -42,14 +42,18 @@ class Calibration(Strict):
 
 
 def prepared(data: bytes) -> bytes:
-    """Return an ONNX file as onnxruntime wants it before it quantizes: constants folded, shapes inferred."""
+    """Return an ONNX file as onnxruntime wants it before it quantizes: constants folded, shapes inferred, named."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
         original, made = Path(folder) / "original.onnx", Path(folder) / "prepared.onnx"
         original.write_bytes(data)
         quant_pre_process(str(original), str(made), skip_symbolic_shape=True)
-        return made.read_bytes()
+        model = onnx.load(made)
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type} {number}"
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def layers_of(data: bytes) -> list[Any]:
