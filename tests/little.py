@@ -73,7 +73,12 @@ SECTIONS = {
         "int8": {
             "from": "prune/main",
             "method": "int8_static",
-            "method_options": {"calibration_images": 64, "calibration": "minmax", "reduce_range": True},
+            "method_options": {
+                "calibration_images": 64,
+                "calibration": "minmax",
+                "reduce_range": True,
+                "max_disagreement": 1.0,
+            },
             "recipe": "finetune",
             "loss": "labels",
             "loss_options": {},

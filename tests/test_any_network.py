@@ -114,7 +114,7 @@ def test_its_onnx_file_and_int8_answer_as_it_does(name):
     network, _ = network_of(name, None if refused else compressed)
     images = torch.randn(16, 3, SIZE, SIZE)
     data = export_onnx(network, 3, SIZE, SIZE)
-    options = int8_static.Options(calibration_images=16, calibration="minmax", reduce_range=True)
+    options = int8_static.Options(**int8_static.EXAMPLE | {"calibration_images": 16})
     model = SimpleNamespace(onnx=data, images=lambda count: images.numpy()[:count])
     quantized = int8_static.quantize(model, options)
     with torch.inference_mode():

@@ -21,7 +21,7 @@ from netpress.params.schema import parse
 from netpress.quantize.methods import _stored, weights
 from netpress.quantize.run import MOST_DIFFERENT, Trained, calibration_images, fused_difference, initializer_bytes
 
-INT8 = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}
+INT8 = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True, "max_disagreement": 1.0}
 #: Ways to store weights: options, the largest size allowed relative to fp32, and the largest integer of a weight.
 DAMPED = {"calibration_images": 64, "damping": 0.01}
 CASES = [

@@ -37,7 +37,8 @@ def input_scale(data):
 
 
 def quantized(data, images, calibration):
-    options = int8_static.Options(calibration_images=len(images), calibration=calibration, reduce_range=False)
+    changes = {"calibration_images": len(images), "calibration": calibration, "reduce_range": False}
+    options = int8_static.Options(**int8_static.EXAMPLE | changes)
     return int8_static.quantize(trained_on(data, images), options)
 
 

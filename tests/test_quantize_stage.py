@@ -19,7 +19,7 @@ from netpress.quantize import run as quantization
 from netpress.quantize.run import COMPARED, MOST_DIFFERENT, calibration_images, quantize_model, warning
 
 CALIBRATED = 48
-OPTIONS = {"calibration_images": CALIBRATED, "calibration": "minmax", "reduce_range": True}
+OPTIONS = {"calibration_images": CALIBRATED, "calibration": "minmax", "reduce_range": True, "max_disagreement": 1.0}
 UNTUNED = {"recipe": "finetune", "loss": "labels", "loss_options": {}, "epochs": 0}
 
 

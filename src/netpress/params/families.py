@@ -30,8 +30,11 @@ class Family:
 #: Of a training that a teacher takes part in.
 _TAUGHT = ("distill/taught.py", "distill/soft_targets.py")
 _PRUNING = (*(f"prune/{name}.py" for name in ("run", "channels", "plan", "ranking", "reconstruction")), *_TAUGHT)
-_QUANTIZATION = ("quantize/run.py", *(f"quantize/methods/_{name}.py" for name in ("stored", "inputs")), *_TAUGHT)
 _FACTORIZATION = (*(f"factorize/{name}.py" for name in ("run", "budget", "methods/_parts", "methods/_ranks")), *_TAUGHT)
+_QUANTIZATION = (
+    *(f"quantize/{name}.py" for name in ("run", "methods/_stored", "methods/_inputs", "methods/_int8")),
+    *_TAUGHT,
+)
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),

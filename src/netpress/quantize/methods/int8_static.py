@@ -9,83 +9,93 @@ the products of two neighbours in 16 bits, where 2 * 255 * 127 does not fit and 
 bits, 2 * 255 * 64, always fit. `benchmarks/int8.py` compares the two on a project's models.
 """
 
-import logging
-import tempfile
-from pathlib import Path
-from typing import Literal
+from bisect import bisect_left
+from collections.abc import Collection
+from functools import cache
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from netpress.base.errors import ParamsError
-from netpress.params.schema import Strict
+from netpress.core.export import OnnxModule
+from netpress.quantize.methods._int8 import Calibration, as_int8, layers_of, prepared, ranges_of
 from netpress.quantize.run import Trained
 
-#: Operators without integer kernels; onnxruntime cannot write int8 forms of those that share a scale (group norm).
-_IN_FP32 = ("InstanceNormalization",)
-EXAMPLE = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}
+EXAMPLE = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True, "max_disagreement": 1.0}
 
 
-class Options(Strict):
+class Options(Calibration):
     """Options of static int8."""
 
-    calibration_images: int = Field(ge=1, le=100_000, description="training images that set the activations' scales")
-    calibration: Literal["minmax", "percentile"] = Field(description="how a scale follows from the values")
-    reduce_range: bool = Field(description="weights in 7 bits, exact on every processor; 8 bits overflow without VNNI")
+    max_disagreement: float = Field(
+        ge=0,
+        le=1,
+        description="largest share of the calibration images that int8 may give another class than fp32 does, for "
+        "which layers are left in float; 1: any, which is not measured",
+    )
 
 
 def quantize(model: Trained, options: Options) -> bytes:
-    """Fold normalizations into convolutions, then quantize weights and activations to int8.
+    """Quantize weights and activations to int8, of all layers or of as many as `max_disagreement` lets.
+
+    Layers are left in float the most sensitive first, as few as suffice. Sensitivity is KL(fp32 || int8) of the answers
+    with that layer alone in int8. The images have no labels here, so that it is the fp32 file's answers that are held
+    to. A ranking quantizes once for each layer, and the number is found by bisection, which takes it that more layers
+    in float disagree less.
 
     Raises:
-        ParamsError: onnxruntime cannot quantize the network.
+        ParamsError: onnxruntime cannot quantize the network, or more images disagree with but one layer in int8.
     """
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    images = model.images(options.calibration_images)
+    data = prepared(model.onnx)
+    ranges = ranges_of(data, images, options.calibration)
+    names = [node.name for node in layers_of(data)]
 
-    methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "percentile": CalibrationMethod.Percentile,
-    }
-    logging.getLogger().setLevel(logging.ERROR)
-    graph = onnx.load_from_string(model.onnx).graph
-    input_name = graph.input[0].name
-    with tempfile.TemporaryDirectory() as name:
-        original, prepared, quantized = (Path(name) / f"{part}.onnx" for part in ("original", "prepared", "quantized"))
-        original.write_bytes(model.onnx)
-        quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)
-        reader = _Reader(input_name, model.images(options.calibration_images))
-        try:
-            quantize_static(
-                str(prepared),
-                str(quantized),
-                reader,
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                reduce_range=options.reduce_range,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=methods[options.calibration],
-                nodes_to_exclude=[node.name for node in graph.node if node.op_type in _IN_FP32],
-                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-            )
-        except ValueError as error:  # of operators that it knows no int8 form of; it names no layer
-            text = f"method = int8_static: onnxruntime cannot quantize this network ({error}); choose weights or fp16"
-            raise ParamsError([("method", text)]) from None
-        return quantized.read_bytes()
+    @cache
+    def file(in_float: frozenset[str]) -> bytes:
+        return as_int8(data, ranges, options.reduce_range, "int8_static", in_float)
+
+    whole = file(frozenset())
+    if options.max_disagreement == 1:
+        return whole
+    expected = logits_of(data, images)
+
+    def holds(in_float: Collection[str]) -> bool:
+        found = logits_of(file(frozenset(in_float)), images)
+        return disagreement(found, expected) <= options.max_disagreement
+
+    if holds(()):
+        return whole
+
+    def sensitivity(name: str) -> float:
+        return divergence(logits_of(file(frozenset(names) - {name}), images), expected)
+
+    ranking = sorted(names, key=sensitivity, reverse=True)
+    count = 1 + bisect_left(range(1, len(names)), True, key=lambda number: holds(ranking[:number]))
+    if count >= len(names):
+        text = f"max_disagreement = {options.max_disagreement}: more of the {len(images)} images disagree with all"
+        text += " layers but one in float; raise it, or choose the method weights or fp16"
+        raise ParamsError([("method_options.max_disagreement", f"method_options.{text}")])
+    weights = {node.name: node.input[1] for node in layers_of(data)}
+    print(f"{count} of {len(names)} layers stay in float: {', '.join(weights[n] for n in ranking[:count])}", flush=True)
+    return file(frozenset(ranking[:count]))
 
 
-class _Reader:
-    """Feeds the calibration images (n, C, H, W), as onnxruntime's CalibrationDataReader does.
+def logits_of(data: bytes, images: np.ndarray) -> Tensor:
+    """Return the logits (n, classes) that a file gives images (n, C, H, W), in batches of 64."""
+    module = OnnxModule(data, torch.get_num_threads())
+    return torch.cat([module(batch) for batch in torch.from_numpy(images).split(64)])
 
-    In batches of one size, the largest up to 64 that leaves none over: onnxruntime stacks what it collects.
-    """
 
-    def __init__(self, input_name: str, images: np.ndarray) -> None:
-        size = max(size for size in range(1, 65) if len(images) % size == 0)
-        batches = np.split(images, len(images) // size)
-        self._feeds = iter([{input_name: batch} for batch in batches])
+def disagreement(logits: Tensor, others: Tensor) -> float:
+    """Return the share of the images (n, classes) that get another class from the one than from the other."""
+    return float((logits.argmax(1) != others.argmax(1)).double().mean())
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._feeds, None)
+
+def divergence(logits: Tensor, reference: Tensor) -> float:
+    """Return KL(reference || logits) in nats, averaged over the images (n, classes)."""
+    ours, theirs = (F.log_softmax(given.double(), 1) for given in (logits, reference))
+    return float(F.kl_div(ours, theirs, reduction="batchmean", log_target=True))
