@@ -223,7 +223,7 @@ def every(tables):
 @settings(max_examples=150, deadline=None)
 def test_the_knapsack_fits_and_is_no_worse_than_any_uniform_share(drawn, part):
     costs, errors = as_tables(drawn)
-    least, most = (sum(fold(cost) for cost in costs) for fold in (min, max))
+    least, most = (sum(int(fold(cost)) for cost in costs) for fold in (min, max))
     limit = int(least + part * (most - least))
     picks = knapsack(costs, errors, limit)
     spent = sum(cost[pick] for cost, pick in zip(costs, picks, strict=True))
@@ -254,6 +254,12 @@ def test_the_knapsack_is_near_the_best_of_all(seed):
         found = sum(error[pick] for error, pick in zip(errors, picks, strict=True))
         steps = max(float((error[1:-1] - error[2:]).max()) for error in errors)
         assert best - 1e-12 <= found <= best + steps
+
+
+def test_a_uniform_share_filled_up_is_taken_where_a_price_leaves_too_much():
+    """No price fits between [0, 2], for 26 with an error of 0.8, and both as they are, for 33."""
+    costs, errors = [np.array([12, 6]), np.array([21, 7, 14])], [np.array([0, 0.6]), np.array([0, 0.9, 0.8])]
+    assert knapsack(costs, errors, 30) == [1, 0]
 
 
 def test_what_cannot_fit_is_none():
@@ -442,7 +448,7 @@ def test_evbmf_of_extremes():
 
 
 def shrunk(value, noise, few, many):
-    """The singular value that EVB gives in place of `value`, by formula (21) of the paper with flat hyperpriors."""
+    """The singular value that EVB gives in place of `value`, with flat hyperpriors."""
     part = 1 - (few + many) * noise / value**2
     return value / 2 * (part + math.sqrt(part**2 - 4 * few * many * noise**2 / value**4))
 
