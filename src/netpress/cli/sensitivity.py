@@ -5,10 +5,10 @@
 
 Each convolution and linear layer is changed alone, without training, in four ways:
 
-    int8          its weight rounded to 8 bits, a scale for each output channel; its inputs rounded to 8 bits
-    4-bit         its weight rounded to 4 bits, a scale for each block of 32 inputs
-    half pruned   half of its output channels gone, those of smallest norm, with all that depends on them
-    half rank     its weight cut to half of its rank, by SVD
+    int8     its weight rounded to 8 bits, a scale for each output channel; its inputs rounded to 8 bits
+    4bit     its weight rounded to 4 bits, a scale for each block of 32 inputs
+    pruned   half of its output channels gone, those of smallest norm, with all that depends on them
+    rank     its weight cut to half of its rank, by SVD
 
 For each the table says the divergence KL(original || changed) of the answers in nats, and the points of accuracy lost.
 Both are measured on training images, never on validation: what is chosen by them can then be judged on validation. For
@@ -18,13 +18,14 @@ reports/sensitivity/<section>_<variant>.csv too, and a picture of it beside that
 
 import argparse
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netpress.base.errors import ArtifactError, ConfigError
-from netpress.base.model_id import ModelId
+from netpress.base.model_id import PATTERN, ModelId
 from netpress.base.project import PREPARED, find_root
 from netpress.base.words import near_or_known
 from netpress.cli._arguments import whole_number
@@ -72,17 +73,19 @@ def run(args: argparse.Namespace) -> None:
     progress = ImageProgress("measuring", 0, unit="changes")
     rows = measure(loaded.network.to(device), images, progress=progress.reached)
     progress.close()
-    name = spec.model_id.replace("/", "_")
+    name = args.model.replace("/", "_")
+    shown = args.out or REPORTS
     folder = args.out or root / REPORTS
     files.write_csv(folder / f"{name}.csv", table.csv_rows(rows), table.COLUMNS)
-    told = f"{spec.model_id}, seed {spec.seed}, on {len(images):,} training images"
+    told = f"{args.model}, seed {spec.seed}, one layer changed at a time, on {len(images):,} training images"
     files.write_bytes(folder / f"{name}.png", figure.draw(rows, told))
     if args.json:
-        facts = {"model_id": spec.model_id, "seed": spec.seed, "weights_sha256": spec.weights_sha256}
-        print(json.dumps(facts | {"images": len(images), "layers": [asdict(row) for row in rows]}, indent=1))
+        facts = {"model_id": args.model, "seed": spec.seed, "weights_sha256": spec.weights_sha256}
+        facts |= {"images": len(images), "drawn_by": seed, "layers": [asdict(row) for row in rows]}
+        print(json.dumps(facts, indent=1))
         return
     print(told, table.text(rows, shutil.get_terminal_size((UNLIMITED, 0)).columns), sep="\n\n")
-    print(f"wrote {folder / name}.csv and .png")
+    print(f"wrote {shown / name}.csv and .png")
 
 
 def _load(root: Path, name: str, seed: int | None) -> "Loaded":
@@ -91,9 +94,10 @@ def _load(root: Path, name: str, seed: int | None) -> "Loaded":
     from netpress.params import reader
 
     model = ModelId(name)
-    if not model.folder(root).is_dir():
+    is_id = re.fullmatch(PATTERN, name)
+    if not is_id or not model.folder(root).is_dir():
         known = list(reader.load(root / "params.yaml").items())
-        if model.base not in known:
+        if not is_id or model.base not in known:
             raise ConfigError(f"no model '{name}'{near_or_known(name, known)}")
         raise ArtifactError(f"{name} is not made here; run 'dvc repro {model.stage}'")
     spec = artifacts.read_spec(artifacts.seed_folder(model.folder(root), seed))

@@ -1,6 +1,7 @@
 """Figure: how far the answers move where one layer alone is changed; a column for each way, a bar for each layer."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Inches: of the whole width, of a layer's bar, and of what stands above and below the bars.
-WIDTH, BAR, MARGIN = 11.0, 0.19, 1.6
+WIDTH, BAR, MARGIN = 9.6, 0.19, 1.6
 #: Decades of the axis at most; smaller values have no bar.
 DECADES = 7
 #: Points of accuracy from which a loss is told beside its bar.
@@ -29,8 +30,8 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
 
 def _draw(rows: Sequence[Row], title: str, figure: "Figure") -> None:
     values = [found.kl for row in rows for found in row.effects.values() if found and found.kl > 0] or [1.0]
-    high = 10.0 ** math.ceil(math.log10(max(values) * 1.001))
-    low = max(10.0 ** math.floor(math.log10(min(values))), high / 10**DECADES)
+    high = max(values)
+    low = min(max(10.0 ** math.floor(math.log10(min(values))), high / 10**DECADES), high / 10)
     panels = figure.subplots(1, len(WAYS), sharey=True)
     for number, (axes, way) in enumerate(zip(panels, WAYS, strict=True)):
         _draw_way(axes, rows, way, low, high)
@@ -38,9 +39,12 @@ def _draw(rows: Sequence[Row], title: str, figure: "Figure") -> None:
         axes.set_title(way.title, fontsize=11)
         if number == 0:
             _name_layers(axes, rows)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=12)
-    under = "KL(original || changed), nats, log scale; beside the bars: points of accuracy lost, where one or more"
-    figure.supxlabel(under, fontsize=9.5)
+    figure.suptitle(textwrap.fill(title, 90), x=0.01, ha="left", weight="bold", fontsize=11)
+    under = (
+        "KL(original || changed), nats, log scale; orange: normalizations measured again, in the original too\n"
+        "beside the names: share of the parameters; beside the bars: points of accuracy lost, where one or more"
+    )
+    figure.supxlabel(under, fontsize=9)
 
 
 def _draw_way(axes: "Axes", rows: Sequence[Row], way: Way, low: float, high: float) -> None:
@@ -48,10 +52,10 @@ def _draw_way(axes: "Axes", rows: Sequence[Row], way: Way, low: float, high: flo
 
     colour = style.PALETTE[1] if way.refitted else style.PALETTE[0]
     axes.set_xscale("log")
-    axes.set_xlim(low, high * 4)  # room for what is told beside the longest bar
-    every = max(1, round(math.log10(high / low) / 4))
-    decades = range(round(math.log10(low)), round(math.log10(high)) + 1, every)
-    axes.xaxis.set_major_locator(FixedLocator([10.0**k for k in decades]))
+    decades = math.log10(high / low)
+    axes.set_xlim(low, high * 10 ** (0.15 * decades))  # room for what is told beside the longest bar
+    steps = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1, max(1, round(decades / 3)))
+    axes.xaxis.set_major_locator(FixedLocator([10.0**step for step in steps]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     style.grid(axes, "x")
@@ -74,7 +78,7 @@ def _tell(axes: "Axes", text: str, x: float, y: float, colour: str) -> None:
 def _name_layers(axes: "Axes", rows: Sequence[Row]) -> None:
     """Write each layer's name and its share of the parameters, the first layer at the top."""
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    names = [f"{row.layer}  ({100 * row.share:.0f} %)" for row in rows]
+    names = [f"{row.layer}  ({100 * row.share:.1f} %)" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8.5)
 
 

@@ -1,5 +1,6 @@
 """What was measured as a table, for a terminal and for a file."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ COLUMNS = (
 )
 #: Between columns, and between parts of the table.
 GAP, WIDE_GAP = "  ", "    "
+LEGEND = "-: does not apply; pruned, rank: normalizations are measured again, in the original too"
 #: Letters of a layer's name that are left on the narrowest terminal.
 LEAST = 8
 
@@ -40,12 +42,12 @@ def text(rows: Sequence[Row], width: int) -> str:
     parts = [_part("KL of the answers (nats)", kl), _part("accuracy lost (points)", drop)]
     together = _beside(_names(names, max(map(len, names))), shares, *parts)
     if len(together[0]) <= width:
-        return _lines(together)
+        return f"{_lines(together)}{LEGEND}\n"
     tables = []
     for part in ([shares, parts[0]], [parts[1]]):
         room = width - sum(len(one[0]) + len(WIDE_GAP) for one in part)
         tables.append(_lines(_beside(_names(names, max(LEAST, min(room, max(map(len, names))))), *part)))
-    return "\n".join(tables)
+    return "\n".join([*tables, textwrap.fill(LEGEND, width)]) + "\n"
 
 
 def _kl(found: Effect | None) -> str:
