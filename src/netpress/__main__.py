@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import sys
 
-from netpress.cli import choose, diff, doctor, export, init, latency, predict, report, run, use, verify
+from netpress.cli import choose, diff, doctor, export, init, latency, predict, report, run, sensitivity, use, verify
 from netpress.process.script import guarded
 
 COMMANDS = {
@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": verify,
     "diff": diff,
     "latency": latency,
+    "sensitivity": sensitivity,
     "export": export,
     "predict": predict,
 }

@@ -1,0 +1,1 @@
+"""How much a trained network loses where one layer alone is made smaller."""
