@@ -154,7 +154,7 @@ def member_checks(item: Any, where: str) -> list[Callable[[], None]]:
         parse(module.Options, getattr(item, choice.options), f"{where}.{choice.options}")
         if choice.key == "arch":
             check_start(item, where)
-        if choice.key == "method" and getattr(item, "budget", 0):
+        if choice.key == "method" and getattr(item, "budget", None):
             _check_budget(item, module, where)
 
     return [partial(check, choice) for choice in item.choices]
