@@ -28,8 +28,8 @@ from netpress.core.engine import Schedule, fit
 from netpress.core.networks import build_model
 from netpress.core.resume import kept
 from netpress.distill.losses import kd
-from netpress.distill.soft_targets import logits_of
-from netpress.distill.taught import Taught
+from netpress.distill.teaching.soft_targets import logits_of
+from netpress.distill.teaching.taught import Taught
 from netpress.params import reader
 from netpress.params.recipes import Recipe, Runtime
 from netpress.process.environment import cpu_name

@@ -18,7 +18,7 @@ from netpress.params import plugins
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import parse
 from netpress.process.warm import keep_translations
-from netpress.prune.plan import plan_rounds
+from netpress.prune.common.plan import plan_rounds
 from netpress.prune.schedules import geometric
 
 RUNTIME = Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False)

@@ -23,7 +23,7 @@ from netpress.core.networks import require_rebuilt
 from netpress.factorize.methods import svd
 from netpress.factorize.run import factorize_network
 from netpress.params import plugins
-from netpress.prune.channels import remove_channels
+from netpress.prune.common.channels import remove_channels
 from netpress.quantize.methods import int8_static
 
 SIZE = 32

@@ -21,7 +21,7 @@ from netpress.core.measure import count_params, weight_bytes
 from netpress.core.networks import build_model
 from netpress.factorize.methods import tucker2
 from netpress.factorize.run import factorize_network
-from netpress.prune.channels import remove_channels
+from netpress.prune.common.channels import remove_channels
 
 
 def made(arch="compact_cnn", options=None, edit=None):

@@ -15,7 +15,7 @@ from netpress.core.edits import replace_edit, resize_edit, sizes_of
 from netpress.core.measure import count_params
 from netpress.core.networks import build_edited, build_model
 from netpress.params.items import Prune
-from netpress.prune.channels import remove_channels
+from netpress.prune.common.channels import remove_channels
 from netpress.prune.run import control_rounds
 
 #: Of two rounds.

@@ -19,7 +19,7 @@ from netpress.core.engine import Schedule, fit
 from netpress.core.networks import build_model
 from netpress.core.taps import Seen
 from netpress.distill.losses import fitnet, kd
-from netpress.distill.taught import Taught
+from netpress.distill.teaching.taught import Taught
 from netpress.params import plugins
 from netpress.params.schema import parse
 

@@ -18,9 +18,9 @@ from netpress.core.context import Method
 from netpress.core.measure import count_macs, count_params
 from netpress.core.networks import build_model
 from netpress.factorize import run
-from netpress.factorize.budget import Budget, Candidate, knapsack, ranks_within
+from netpress.factorize.common.budget import Budget, Candidate, knapsack, ranks_within
+from netpress.factorize.common.ranks import discarded, evbmf, rank_of
 from netpress.factorize.methods import cp, spatial_svd, svd, tucker2
-from netpress.factorize.methods._ranks import discarded, evbmf, rank_of
 from netpress.factorize.run import factorize_network
 from netpress.params import plugins
 from netpress.params.items import Factorize

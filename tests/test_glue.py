@@ -14,7 +14,7 @@ from netpress.core.measure import count_params
 from netpress.core.networks import build_edited, build_model
 from netpress.factorize.methods import tucker2
 from netpress.factorize.run import factorize_network
-from netpress.prune.channels import remove_channels
+from netpress.prune.common.channels import remove_channels
 
 
 def same(one, other):

@@ -15,7 +15,7 @@ from netpress.core import artifacts
 from netpress.core.artifacts import load
 from netpress.core.context import open_context
 from netpress.core.metrics import unpacked
-from netpress.distill import soft_targets
+from netpress.distill.teaching import soft_targets
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from netpress.base.errors import ConfigError, ParamsError
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
 from netpress.params.schema import parse
-from netpress.quantize.methods import _inputs, _stored, gptq, weights
+from netpress.quantize.common import inputs, stored
+from netpress.quantize.methods import gptq, weights
 from netpress.quantize.run import calibration_images
 
 OPTIONS = {"bits": 4, "block": 0, "calibration_images": 256, "damping": 0.01}
@@ -56,7 +57,7 @@ def test_with_uncorrelated_inputs_it_is_rounding_to_the_nearest(seed, shape, blo
     rows = rng.normal(size=shape).astype(np.float32)
     moment = torch.diag_embed(torch.from_numpy(rng.uniform(0, 9, (1, shape[1]))))
     block = min(block, shape[1])
-    ours, nearest = gptq.round_for(rows, moment, bits, block, damping), _stored.round_to_grid(rows, bits, block)
+    ours, nearest = gptq.round_for(rows, moment, bits, block, damping), stored.round_to_grid(rows, bits, block)
     np.testing.assert_array_equal(ours.integers, nearest.integers)
     np.testing.assert_array_equal(ours.scales, nearest.scales)
 
@@ -107,8 +108,8 @@ def test_a_convolutions_inputs_are_those_that_its_outputs_are_computed_from(grou
         dilations=[dilation] * 2,
         group=groups,
     )
-    layer = _stored.Layer(node, conv.weight.detach().numpy())
-    moment = _inputs.moment(layer, ((part, part) for part in images.split(4)), "gptq")
+    layer = stored.Layer(node, conv.weight.detach().numpy())
+    moment = inputs.moment(layer, ((part, part) for part in images.split(4)), "gptq")
     rows = conv.weight.detach().double().reshape(groups, 8 // groups, -1)
     squares = torch.einsum("goi,gij,goj->go", rows, moment, rows).flatten()
     expected = conv(images).detach().double().square().sum((0, 2, 3))
@@ -117,11 +118,11 @@ def test_a_convolutions_inputs_are_those_that_its_outputs_are_computed_from(grou
 
 @pytest.mark.parametrize("values", [1, 2**24])
 def test_the_moment_does_not_depend_on_how_much_is_unfolded_at_once(monkeypatch, values):
-    monkeypatch.setattr(_inputs, "UNFOLDED", values)
-    layer = _stored.Layer(onnx.helper.make_node("Conv", ["x", "w"], ["y"]), np.ones((2, 3, 3, 3), np.float32))
+    monkeypatch.setattr(inputs, "UNFOLDED", values)
+    layer = stored.Layer(onnx.helper.make_node("Conv", ["x", "w"], ["y"]), np.ones((2, 3, 3, 3), np.float32))
     images = torch.from_numpy(correlated(8, 75).reshape(8, 3, 5, 5))
     patches = torch.nn.functional.unfold(images, 3).transpose(1, 2).reshape(-1, 27).double()
-    torch.testing.assert_close(_inputs.moment(layer, [(images, images)], "gptq")[0], patches.T @ patches)
+    torch.testing.assert_close(inputs.moment(layer, [(images, images)], "gptq")[0], patches.T @ patches)
 
 
 def test_8_bits_lose_next_to_nothing():
@@ -152,7 +153,7 @@ def test_layers_see_what_the_rounded_layers_before_them_give(monkeypatch):
 def test_inputs_that_are_all_zero_leave_the_nearest():
     rows = np.random.default_rng(0).normal(size=(17, 27)).astype(np.float32)
     ours = gptq.round_for(rows, torch.zeros(1, 27, 27, dtype=torch.float64), 4, 27, 0.01)
-    np.testing.assert_array_equal(ours.integers, _stored.round_to_grid(rows, 4, 27).integers)
+    np.testing.assert_array_equal(ours.integers, stored.round_to_grid(rows, 4, 27).integers)
 
 
 def test_a_convolution_that_cannot_be_unfolded_is_named():

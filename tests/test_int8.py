@@ -18,7 +18,8 @@ from netpress.base.errors import ConfigError, ParamsError
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
 from netpress.params.schema import parse
-from netpress.quantize.methods import _int8, dfq, int8_static
+from netpress.quantize.common import int8
+from netpress.quantize.methods import dfq, int8_static
 
 RULES = ("minmax", "percentile", "entropy", "mse")
 INT8 = int8_static.EXAMPLE
@@ -35,7 +36,7 @@ def normal(count, seed=0):
 def counted(values):
     """A histogram as `cut` takes it: counts, low, high."""
     low, high = float(min(values.min(), 0)), float(max(values.max(), 0))
-    return np.histogram(values[values != 0], _int8.BINS, (low, high))[0], low, high
+    return np.histogram(values[values != 0], int8.BINS, (low, high))[0], low, high
 
 
 def own_error(values, low, high):
@@ -61,7 +62,7 @@ def samples(name, count=20_000):
 def test_mse_finds_the_range_of_the_least_error_of_the_values_themselves(name):
     values = samples(name)
     counts, low, high = counted(values)
-    found = _int8.cut(counts, low, high, "mse")
+    found = int8.cut(counts, low, high, "mse")
     tried = [t * max(-low, high) for t in np.linspace(1 / 8, 1, 113)]
     least = min(own_error(values, max(low, -t), min(high, t)) for t in tried)
     assert own_error(values, *found) <= 1.02 * least
@@ -70,9 +71,9 @@ def test_mse_finds_the_range_of_the_least_error_of_the_values_themselves(name):
 
 def own_divergence(counts, low, high, t):
     """TensorRT's divergence of a range, bin by bin, in plain loops."""
-    width = (high - low) / _int8.BINS
+    width = (high - low) / int8.BINS
     bottom, top = max(low, -t), min(high, t)
-    inside = [i for i in range(_int8.BINS) if bottom < low + (i + 0.5) * width < top]
+    inside = [i for i in range(int8.BINS) if bottom < low + (i + 0.5) * width < top]
     p = {i: float(counts[i]) for i in inside}
     p[inside[0]] += sum(counts[: inside[0]])
     p[inside[-1]] += sum(counts[inside[-1] + 1 :])
@@ -93,16 +94,16 @@ def own_divergence(counts, low, high, t):
 @pytest.mark.parametrize("share", [0.2, 0.55, 1.0])
 def test_the_divergence_is_the_published_one(name, share):
     counts, low, high = counted(samples(name))
-    centers = low + (np.arange(_int8.BINS) + 0.5) * (high - low) / _int8.BINS
+    centers = low + (np.arange(int8.BINS) + 0.5) * (high - low) / int8.BINS
     t = share * max(-low, high)
-    found = _int8.divergence(counts, centers, max(low, -t), min(high, t))
+    found = int8.divergence(counts, centers, max(low, -t), min(high, t))
     assert found == pytest.approx(own_divergence(counts, low, high, t), abs=1e-6)
     assert found >= 0
 
 
 def test_entropy_takes_the_range_of_the_least_divergence_and_cuts_a_long_tail():
     counts, low, high = counted(samples("laplace"))
-    _, top = _int8.cut(counts, low, high, "entropy")
+    _, top = int8.cut(counts, low, high, "entropy")
     tried = [t * max(-low, high) for t in np.linspace(1 / 8, 1, 113)]
     best = tried[int(np.argmin([own_divergence(counts, low, high, t) for t in tried]))]
     assert top == pytest.approx(min(high, best))
@@ -113,10 +114,10 @@ def test_entropy_takes_the_range_of_the_least_divergence_and_cuts_a_long_tail():
 def test_the_percentile_keeps_its_share_of_the_magnitudes(count):
     values = np.random.default_rng(0).laplace(size=count)
     counts, low, high = counted(values)
-    bottom, top = _int8.cut(counts, low, high, "percentile")
+    bottom, top = int8.cut(counts, low, high, "percentile")
     beyond = (np.abs(values) > max(-bottom, top)).sum()
     assert beyond <= 1e-5 * count
-    narrower = max(-bottom, top) - 2 * (high - low) / _int8.BINS
+    narrower = max(-bottom, top) - 2 * (high - low) / int8.BINS
     assert (np.abs(values) > narrower).sum() > 1e-5 * count
 
 
@@ -130,7 +131,7 @@ def test_the_percentile_keeps_its_share_of_the_magnitudes(count):
 def test_a_range_holds_zero_and_lies_within_the_extremes(seed, count, shift, rule):
     values = np.random.default_rng(seed).standard_t(2, size=count) + shift
     counts, low, high = counted(values)
-    bottom, top = _int8.cut(counts, low, high, rule)
+    bottom, top = int8.cut(counts, low, high, rule)
     assert low <= bottom <= 0 <= top <= high
     assert bottom < top
     threshold = max(-bottom, top)
@@ -139,7 +140,7 @@ def test_a_range_holds_zero_and_lies_within_the_extremes(seed, count, shift, rul
 
 @pytest.mark.parametrize("rule", RULES)
 def test_of_nothing_but_zeros_the_range_is_zero(rule):
-    assert _int8.cut(np.zeros(_int8.BINS, np.int64), 0.0, 0.0, rule) == (0.0, 0.0)
+    assert int8.cut(np.zeros(int8.BINS, np.int64), 0.0, 0.0, rule) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -148,21 +149,21 @@ def test_ranges_are_of_all_images_and_of_what_the_layers_make_of_them(rule, coun
     rows = np.random.default_rng(0).normal(size=(17, 27)).astype(np.float32)
     images = np.random.default_rng(1).laplace(size=(count, 3, 3, 3)).astype(np.float32)
     images[-1, 0, 0, 0] = 30
-    ranges = _int8.ranges_of(_int8.prepared(one_layer("Gemm transposed", rows)), images, rule)
+    ranges = int8.ranges_of(int8.prepared(one_layer("Gemm transposed", rows)), images, rule)
     logits = images.reshape(count, -1) @ rows.T
     for name, values in (("images", images), ("logits", logits)):
         counts, low, high = counted(values)
-        expected = (low, high) if rule == "minmax" else _int8.cut(counts, low, high, rule)
+        expected = (low, high) if rule == "minmax" else int8.cut(counts, low, high, rule)
         assert ranges[name] == pytest.approx(expected, rel=1e-3)
 
 
 def test_zeros_change_no_range():
     rows = np.eye(17, 27, dtype=np.float32)
     images = np.random.default_rng(1).laplace(size=(40, 3, 3, 3)).astype(np.float32)
-    data = _int8.prepared(one_layer("Gemm transposed", rows))
+    data = int8.prepared(one_layer("Gemm transposed", rows))
     more = np.concatenate([images, np.zeros((400, 3, 3, 3), np.float32)])
     for rule in RULES:
-        assert _int8.ranges_of(data, images, rule)["images"] == _int8.ranges_of(data, more, rule)["images"]
+        assert int8.ranges_of(data, images, rule)["images"] == int8.ranges_of(data, more, rule)["images"]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -171,7 +172,7 @@ def test_the_files_scale_is_that_of_the_range(rule):
     images = np.random.default_rng(1).laplace(size=(300, 3, 3, 3)).astype(np.float32)
     data = one_layer("Conv", rows)
     options = int8_static.Options(**INT8 | {"calibration": rule, "calibration_images": 300})
-    low, high = _int8.ranges_of(_int8.prepared(data), images, rule)["images"]
+    low, high = int8.ranges_of(int8.prepared(data), images, rule)["images"]
     assert input_scale(int8_static.quantize(trained_on(data, images), options)) == pytest.approx((high - low) / 255)
 
 
@@ -217,14 +218,14 @@ def test_as_few_layers_as_suffice_stay_in_float_the_most_sensitive_first(sensiti
     made = within(sensitive, most)
     assert share_changed(made, data, images) <= most
     said = capsys.readouterr().out
-    ready = _int8.prepared(data)
-    names = {node.input[1]: node.name for node in _int8.layers_of(ready)}
-    ranges = _int8.ranges_of(ready, images, "minmax")
+    ready = int8.prepared(data)
+    names = {node.input[1]: node.name for node in int8.layers_of(ready)}
+    ranges = int8.ranges_of(ready, images, "minmax")
 
     @cache
     def alone(weight):  # KL(fp32 || int8), in int8 this layer alone
         others = [name for key, name in names.items() if key != weight]
-        file = _int8.as_int8(ready, ranges, True, "x", others)
+        file = int8.as_int8(ready, ranges, True, "x", others)
         p, q = (torch.softmax(answers(d, images), 1) for d in (data, file))
         return float((p * (p / q).log()).sum(1).mean())
 
@@ -233,7 +234,7 @@ def test_as_few_layers_as_suffice_stay_in_float_the_most_sensitive_first(sensiti
     assert 0 < count < len(names)
     assert set(in_float(made)) == set(ranking[:count])
     assert f"{count} of {len(names)} layers stay in float: {', '.join(ranking[:count])}" in said
-    fewer = _int8.as_int8(ready, ranges, True, "x", [names[key] for key in ranking[: count - 1]])
+    fewer = int8.as_int8(ready, ranges, True, "x", [names[key] for key in ranking[: count - 1]])
     assert share_changed(fewer, data, images) > most
 
 

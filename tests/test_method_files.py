@@ -19,14 +19,14 @@ from netpress.base.errors import ConfigError, ParamsError
 from netpress.core.batches import Batch
 from netpress.core.context import Method
 from netpress.core.networks import build_model
-from netpress.distill.taught import Taught
+from netpress.distill.teaching.taught import Taught
 from netpress.factorize.run import factorize_network
 from netpress.params import plugins
 from netpress.params.items import Prune
 from netpress.process.blame import blamed
 from netpress.process.script import guarded
-from netpress.prune.channels import remove_channels
-from netpress.prune.plan import next_rate_of
+from netpress.prune.common.channels import remove_channels
+from netpress.prune.common.plan import next_rate_of
 from netpress.prune.run import score_of
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from netpress.base.errors import ConfigError
 from netpress.core.networks import build_model
 from netpress.params import profiles, reader
 from netpress.params.items import Prune
-from netpress.prune.plan import share_epochs
+from netpress.prune.common.plan import share_epochs
 from netpress.prune.run import control_rounds
 
 ROOT = Path(__file__).parent.parent

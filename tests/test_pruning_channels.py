@@ -14,8 +14,8 @@ from netpress.base.errors import ConfigError
 from netpress.core.edits import resize_edit, sizes_of
 from netpress.core.measure import count_params
 from netpress.core.networks import build_model, rebuild
-from netpress.prune.channels import remove_channels
-from netpress.prune.plan import share_epochs
+from netpress.prune.common.channels import remove_channels
+from netpress.prune.common.plan import share_epochs
 
 NETWORKS = [
     ("resnet18", {"width": 0.25}),

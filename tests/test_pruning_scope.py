@@ -19,10 +19,10 @@ from netpress.core.batches import Batch, training_batches
 from netpress.core.measure import count_macs, count_params
 from netpress.core.networks import outputs_of
 from netpress.graph.checks import load_checked
-from netpress.prune.channels import remove_channels, sum_over_group
-from netpress.prune.plan import plan_rounds, size_of
-from netpress.prune.ranking import Coupled, Goal, fewest, leaving_order, same_share
-from netpress.prune.reconstruction import reconstruct
+from netpress.prune.common.channels import remove_channels, sum_over_group
+from netpress.prune.common.plan import plan_rounds, size_of
+from netpress.prune.common.ranking import Coupled, Goal, fewest, leaving_order, same_share
+from netpress.prune.common.reconstruction import reconstruct
 from netpress.prune.scores.lamp import lamp
 
 NETWORKS = [

@@ -13,7 +13,7 @@ from netpress.core.measure import count_params
 from netpress.core.networks import build_model
 from netpress.params import plugins
 from netpress.params.schema import parse
-from netpress.prune.channels import by_channel, over_group, remove_channels
+from netpress.prune.common.channels import by_channel, over_group, remove_channels
 from netpress.prune.scores import taylor
 
 

@@ -18,7 +18,8 @@ from netpress.core.measure import evaluate
 from netpress.core.networks import build_model
 from netpress.params import plugins
 from netpress.params.schema import parse
-from netpress.quantize.methods import _stored, weights
+from netpress.quantize.common import stored
+from netpress.quantize.methods import weights
 from netpress.quantize.run import MOST_DIFFERENT, Trained, calibration_images, fused_difference, initializer_bytes
 
 INT8 = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True, "max_disagreement": 1.0}
@@ -114,7 +115,7 @@ def rounding_share(network, images, largest, activations):
         if largest is None:
             squares.append(2.0**-20 / 12)
         else:
-            levels = largest if rows.shape[1] >= _stored.MIN_INPUTS or activations else 127
+            levels = largest if rows.shape[1] >= stored.MIN_INPUTS or activations else 127
             steps = rows.abs().amax(1) / levels
             squares.append(float((steps**2 / 12 / rows.square().mean(1)).mean()))
         if activations:
@@ -256,18 +257,18 @@ def test_4_bits_are_for_wide_layers_and_8_for_narrow_ones(trained, block):
     seen = set()
     for name, tensor in weights_of(data)[1].items():
         values = onnx.numpy_helper.to_array(tensor)
-        if values.ndim < 2 or values.size < _stored.MIN_VALUES:
+        if values.ndim < 2 or values.size < stored.MIN_VALUES:
             np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensors[name]), values)
             continue
-        bits = 4 if values[0].size >= _stored.MIN_INPUTS else 8
-        stored = tensors[f"{name}_int{bits}"]
+        bits = 4 if values[0].size >= stored.MIN_INPUTS else 8
+        kept = tensors[f"{name}_int{bits}"]
         assert name not in tensors
-        assert stored.data_type == (onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8)
+        assert kept.data_type == (onnx.TensorProto.INT4 if bits == 4 else onnx.TensorProto.INT8)
         width = min(block, values[0].size) or values[0].size
         blocks = -(-values[0].size // width)
         count = len(values) * blocks * width  # zeros fill the last block
-        assert list(stored.dims) == [len(values), blocks, width]
-        assert len(stored.raw_data) == ((count + 1) // 2 if bits == 4 else count)
+        assert list(kept.dims) == [len(values), blocks, width]
+        assert len(kept.raw_data) == ((count + 1) // 2 if bits == 4 else count)
         assert list(tensors[f"{name}_scale"].dims) == [len(values), blocks, 1]
         seen.add(bits)
     assert 4 in seen
@@ -283,7 +284,7 @@ def test_weights_are_dequantized_to_the_nearest_multiples_of_their_scales(kind, 
     images = np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float32)
     data = one_layer(kind, rows)
     width = min(block, 27) or 27
-    grid, scales, _ = _stored.round_to_grid(rows, bits, width)
+    grid, scales, _ = stored.round_to_grid(rows, bits, width)
     for k, part in enumerate(np.split(rows, range(width, 27, width), axis=1)):
         largest = np.abs(part).max(1)
         np.testing.assert_allclose(
@@ -317,7 +318,7 @@ def one_layer(kind, rows):
 @pytest.mark.parametrize("count", [6, 7])
 def test_4_bit_integers_lie_two_to_a_byte_as_onnx_reads_them(count):
     integers = np.array([-7, 7, 0, -1, 3, -4, 5], np.int8)[:count]
-    data = _stored.packed(integers)
+    data = stored.packed(integers)
     assert len(data) == (count + 1) // 2
     tensor = onnx.helper.make_tensor("t", onnx.TensorProto.INT4, [count], data, raw=True)
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor).astype(np.int8), integers)

@@ -10,8 +10,8 @@ from test_quantization import one_layer, trained_on
 from netpress.base.errors import ParamsError
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
+from netpress.quantize.common.stored import round_to_grid
 from netpress.quantize.methods import fp16, int8_static
-from netpress.quantize.methods._stored import round_to_grid
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from netpress.core.batches import Batch, training_batches
 from netpress.core.context import Method
 from netpress.core.networks import build_model
 from netpress.core.taps import Taps
-from netpress.distill import soft_targets
 from netpress.distill.losses import kd
-from netpress.distill.taught import Taught, are_fixed
+from netpress.distill.teaching import soft_targets
+from netpress.distill.teaching.taught import Taught, are_fixed
 
 PLAIN = SECTIONS["distill"]["kd"] | {"teacher_view": "plain"}
 COLD = {"temperature": 1.0, "weight": 0.9, "standardize": False}
@@ -195,7 +195,7 @@ def test_what_the_code_of_the_targets_is_covers_all_that_it_imports():
 
     assert {f"{PACKAGE}/{part}" for part in soft_targets.CODE} == {
         *(f"{PACKAGE}/{part}/" for part in SHARED),
-        f"{PACKAGE}/distill/soft_targets.py",
+        f"{PACKAGE}/distill/teaching/soft_targets.py",
     }
 
 

@@ -9,7 +9,7 @@ from little import CURVE, SECTIONS, copy_of, results
 from netpress.core.artifacts import load, load_model
 from netpress.core.context import open_context
 from netpress.core.measure import evaluate
-from netpress.distill.taught import LookedUp, Taught, tuning
+from netpress.distill.teaching.taught import LookedUp, Taught, tuning
 
 TUCKER = SECTIONS["factorize"]["tucker"]
 KD = {"loss": "kd", "loss_options": {"temperature": 2.0, "weight": 0.9, "standardize": False}}

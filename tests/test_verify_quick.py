@@ -232,7 +232,7 @@ def test_an_import_of_one_method_counts_for_its_stage(code):
 
 
 def test_code_that_is_not_python_is_a_finding(code):
-    (code / "src/netpress/prune/channels.py").write_text("def (")
+    (code / "src/netpress/prune/common/channels.py").write_text("def (")
     importers = {f"dvc.yaml: {stage}" for stage in ("prune", "prune_sweep")}
     assert {f.where for f in quick_graph.code_findings(code)} == importers
 

@@ -15,7 +15,8 @@ from netpress.base.errors import ConfigError, ParamsError
 from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
 from netpress.params.schema import parse
-from netpress.quantize.methods import _inputs, _stored, adaround, kmeans, mixed, weights
+from netpress.quantize.common import inputs, stored
+from netpress.quantize.methods import adaround, kmeans, mixed, weights
 from netpress.quantize.run import calibration_images, initializer_bytes
 
 ADAROUND = {"bits": 4, "block": 0, "calibration_images": 64, "steps": 300, "lr": 0.03, "regularization": 1.0}
@@ -104,9 +105,9 @@ def test_adaround_rounds_up_or_down_and_its_error_is_never_above_the_nearests(se
     block = min(block, shape[1])
     options = adaround.Options(**ADAROUND | {"bits": bits, "steps": steps, "lr": lr})
     made = adaround.round_for(w, block, *moments(x, y), options)
-    nearest = _stored.round_to_grid(w, bits, block)
+    nearest = stored.round_to_grid(w, bits, block)
     np.testing.assert_array_equal(made.scales, nearest.scales)
-    scaled = _stored.blocked(w, block) / nearest.scales
+    scaled = stored.blocked(w, block) / nearest.scales
     low, high = np.floor(scaled - 1e-5), np.ceil(scaled + 1e-5)
     assert ((made.integers >= low) & (made.integers <= high)).all()
     assert (made.integers[scaled == 0] == 0).all()
@@ -121,7 +122,7 @@ def test_where_adaround_goes_too_far_the_nearest_is_kept(seed):
     w, x = normal(seed, 1, 30), np.ones((10, 30), np.float32)
     options = adaround.Options(**ADAROUND | {"steps": 1, "lr": 1.0})
     made = adaround.round_for(w, 30, *moments(x, x), options)
-    np.testing.assert_array_equal(made.integers, _stored.round_to_grid(w, 4, 30).integers)
+    np.testing.assert_array_equal(made.integers, stored.round_to_grid(w, 4, 30).integers)
 
 
 @settings(max_examples=30, deadline=None)
@@ -132,7 +133,7 @@ def test_adaround_for_uncorrelated_inputs_of_fp32_is_rounding_to_the_nearest(see
     squares = torch.diag_embed(torch.from_numpy(rng.uniform(0.1, 9, (1, shape[1]))))
     options = adaround.Options(**ADAROUND | {"steps": 20})
     made = adaround.round_for(w, shape[1], squares, torch.zeros_like(squares), options)
-    np.testing.assert_array_equal(made.integers, _stored.round_to_grid(w, 4, shape[1]).integers)
+    np.testing.assert_array_equal(made.integers, stored.round_to_grid(w, 4, shape[1]).integers)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -141,7 +142,7 @@ def test_adaround_comes_near_the_best_of_all_roundings(seed):
     w, x = normal(seed, 1, 8), normal(seed + 10, 60, 3) @ normal(seed + 20, 3, 8)
     x = (x + 0.1 * normal(seed + 30, 60, 8)).astype(np.float32)
     made = adaround.round_for(w, 8, *moments(x, x), adaround.Options(**ADAROUND | {"steps": 1000}))
-    nearest = _stored.round_to_grid(w, 4, 8)
+    nearest = stored.round_to_grid(w, 4, 8)
     scale = nearest.scales[0, 0, 0]
     low = np.floor(w / scale)
     tried = [scale * np.clip(low + np.array(up), -7, 7) for up in itertools.product((0, 1), repeat=8)]
@@ -167,13 +168,13 @@ def test_adaround_stores_what_weights_stores_and_is_closer(kind):
 def test_adaround_follows_the_outputs_of_fp32_from_the_inputs_of_the_rounded(images):
     data = exported(width=0.25)
     original, working = (onnx.load_from_string(data) for _ in range(2))
-    first, second, *_ = _stored.layers_of(working)
-    _inputs.replace(working, first, first.nearest(4, 0))
-    x, y = (torch.cat(list(_inputs.inputs_of(model, second, images))) for model in (original, working))
+    first, second, *_ = stored.layers_of(working)
+    inputs.replace(working, first, first.nearest(4, 0))
+    x, y = (torch.cat(list(inputs.inputs_of(model, second, images))) for model in (original, working))
     assert not torch.equal(x, y)
     squares, shift = adaround.moments(original, working, second, images)
-    torch.testing.assert_close(squares, _inputs.moment(second, [(y, y)], "adaround"))
-    torch.testing.assert_close(shift, squares - _inputs.moment(second, [(x, y)], "adaround"), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(squares, inputs.moment(second, [(y, y)], "adaround"))
+    torch.testing.assert_close(shift, squares - inputs.moment(second, [(x, y)], "adaround"), rtol=1e-4, atol=1e-3)
 
 
 def test_a_convolution_that_adaround_cannot_unfold_is_named():
@@ -262,7 +263,7 @@ def test_a_clustered_model_runs_as_its_parent_does(tmp_path, bits):
 def test_layers_of_few_weights_or_inputs_are_rounded_in_place_of_clustered():
     node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
     kinds_of = {
-        (shape, bits): type(kmeans.stored(_stored.Layer(node, normal(0, *shape)), bits)).__name__
+        (shape, bits): type(kmeans.stored(stored.Layer(node, normal(0, *shape)), bits)).__name__
         for shape in ((64, 1, 3, 3), (31, 3, 3, 3), (38, 3, 3, 3))
         for bits in (4, 8)
     }
@@ -326,11 +327,11 @@ def test_the_mean_of_the_bits_is_at_most_that_and_follows_the_divergences(images
 
 def greedy(data, images, mean_bits, total):
     """Which layers get 8 bits and which do not, from files in which one layer alone is rounded."""
-    layers = _stored.layers_of(onnx.load_from_string(data))
+    layers = stored.layers_of(onnx.load_from_string(data))
     p = torch.from_numpy(logits(data, images)).double().softmax(1)
 
     def moved(layer, bits):
-        file = _stored.store(onnx.load_from_string(data), {layer.name: layer.nearest(bits, 0)})
+        file = stored.store(onnx.load_from_string(data), {layer.name: layer.nearest(bits, 0)})
         q = torch.from_numpy(logits(file, images)).double().softmax(1)
         return float((p * (p / q).log()).sum(1).mean())
 

@@ -15,7 +15,7 @@ from netpress.core.context import Method
 from netpress.core.engine import Schedule, fit
 from netpress.core.networks import build_model
 from netpress.core.runtime import set_up
-from netpress.distill.taught import Taught
+from netpress.distill.teaching.taught import Taught
 from netpress.params import plugins
 from netpress.params.recipes import Runtime
 from netpress.params.schema import parse

@@ -19,8 +19,8 @@ from netpress.core.context import Context
 from netpress.core.measure import answers, count_params
 from netpress.core.resume import Workspace
 from netpress.core.seeds import fresh_network, run_seeds, save_design
-from netpress.distill.soft_targets import soft_targets
-from netpress.distill.taught import Taught, are_fixed, in_the_loop
+from netpress.distill.teaching.soft_targets import soft_targets
+from netpress.distill.teaching.taught import Taught, are_fixed, in_the_loop
 from netpress.params.reader import refuse_larger_student
 
 

@@ -36,8 +36,8 @@ from netpress.core.measure import evaluate, evidence
 from netpress.core.networks import require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import Made, run_seeds, save
-from netpress.distill.taught import tuning
-from netpress.factorize.budget import Budget, Candidate, ranks_within
+from netpress.distill.teaching.taught import tuning
+from netpress.factorize.common.budget import Budget, Candidate, ranks_within
 from netpress.params.plugins import in_words
 
 
@@ -111,7 +111,7 @@ def _candidates(method: Method, layer: nn.Conv2d | nn.Linear, inputs: Iterator[T
     listed: list[Candidate] = method.call("candidates", layer, method.options, inputs, gives=(list,))
     if other := [entry for entry in listed if not isinstance(entry, Candidate)]:
         raise method.unfit(
-            f"candidates listed {in_words(other[0])}; list entries of netpress.factorize.budget.Candidate"
+            f"candidates listed {in_words(other[0])}; list entries of netpress.factorize.common.budget.Candidate"
         )
     return listed
 

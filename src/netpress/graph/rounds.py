@@ -10,7 +10,7 @@ from torch import nn
 from netpress.core.networks import build_model, build_on_meta
 from netpress.params import plugins
 from netpress.params.items import Data, Prune
-from netpress.prune.plan import MAX_ROUNDS, NextRate, next_rate_of, plan_rounds, too_few_epochs
+from netpress.prune.common.plan import MAX_ROUNDS, NextRate, next_rate_of, plan_rounds, too_few_epochs
 
 
 def check_epochs(item: Prune, parent: Any, data: Data) -> None:

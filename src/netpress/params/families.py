@@ -28,22 +28,17 @@ class Family:
 
 
 #: Of a training that a teacher takes part in.
-_TAUGHT = ("distill/taught.py", "distill/soft_targets.py")
-_PRUNING = (*(f"prune/{name}.py" for name in ("run", "channels", "plan", "ranking", "reconstruction")), *_TAUGHT)
-_FACTORIZATION = (*(f"factorize/{name}.py" for name in ("run", "budget", "methods/_parts", "methods/_ranks")), *_TAUGHT)
-_QUANTIZATION = (
-    *(f"quantize/{name}.py" for name in ("run", "methods/_stored", "methods/_inputs", "methods/_int8")),
-    *_TAUGHT,
-)
+_TAUGHT = "distill/teaching"
+_PRUNING = ("prune/run.py", "prune/common", _TAUGHT)
 #: In the order of the graph.
 FAMILIES = {
     "train": Family("train", "trained alone", Train, ("train",)),
-    "distill": Family("distill", "distilled", Distill, ("distill/run.py", *_TAUGHT)),
+    "distill": Family("distill", "distilled", Distill, ("distill/run.py", _TAUGHT)),
     "lowrank": Family("lowrank", "compact design", Design, ("train",)),
-    "factorize": Family("factorize", "factorized", Factorize, _FACTORIZATION),
+    "factorize": Family("factorize", "factorized", Factorize, ("factorize/run.py", "factorize/common", _TAUGHT)),
     "prune": Family("prune", "pruned", Prune, _PRUNING),
     "prune_sweep": Family("prune", "pruned", Prune, _PRUNING),
-    "quantize": Family("quantize", "quantized", Quantize, _QUANTIZATION),
+    "quantize": Family("quantize", "quantized", Quantize, ("quantize/run.py", "quantize/common", _TAUGHT)),
 }
 #: The code of the stages that make no model. The output of `check` never changes, so no code matters to it.
 OTHERS: dict[str, tuple[str, ...]] = {

@@ -28,14 +28,14 @@ from netpress.core.metrics import CONTROL_VAL_ACC, RIGHT, VAL_ACC
 from netpress.core.networks import build_edited, require_rebuilt
 from netpress.core.resume import Workspace
 from netpress.core.seeds import Made, run_seeds, save
-from netpress.distill.taught import tuning
+from netpress.distill.teaching.taught import tuning
 from netpress.params.items import Prune
 from netpress.params.plugins import misfit
 from netpress.params.schema import AUTO, LAST
-from netpress.prune.channels import remove_channels
-from netpress.prune.plan import next_rate_of, plan_rounds, share_epochs, size_of
-from netpress.prune.ranking import Goal
-from netpress.prune.reconstruction import reconstruct
+from netpress.prune.common.channels import remove_channels
+from netpress.prune.common.plan import next_rate_of, plan_rounds, share_epochs, size_of
+from netpress.prune.common.ranking import Goal
+from netpress.prune.common.reconstruction import reconstruct
 
 ROW = (
     *("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes"),
@@ -146,7 +146,7 @@ def score_of(method: Method) -> Any:
     """Return the method's score of channels.
 
     Raises:
-        ParamsError: it is no function, or it or its `observe` cannot be called as `prune.channels` says.
+        ParamsError: it is no function, or it or its `observe` cannot be called as `prune.common.channels` says.
     """
     score = method.call("scores", method.options, gives=(Callable,))
     calls = {"score(group)": score}

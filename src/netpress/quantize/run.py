@@ -28,7 +28,7 @@ from netpress.core.measure import evaluate
 from netpress.core.predictions import PREDICTED, prediction_files
 from netpress.core.resume import Workspace
 from netpress.core.seeds import metrics_of, run_seeds
-from netpress.distill.taught import tuning
+from netpress.distill.teaching.taught import tuning
 
 #: Training images on which the file as it runs is compared with its arithmetic as it is written.
 COMPARED = 64

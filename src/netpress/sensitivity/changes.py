@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from netpress.base.errors import ConfigError
 from netpress.core.networks import classifier_name, failing_part
-from netpress.prune.channels import has_heads
-from netpress.quantize.methods._stored import round_to_grid
+from netpress.prune.common.channels import has_heads
+from netpress.quantize.common.stored import round_to_grid
 
 #: Inputs that share a scale in 4 bits.
 BLOCK = 32

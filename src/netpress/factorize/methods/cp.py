@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from netpress.factorize.budget import Candidate
-from netpress.factorize.methods._parts import filled, is_plain, is_smaller, kernel_like, pointwise
-from netpress.factorize.methods._ranks import discarded
+from netpress.factorize.common.budget import Candidate
+from netpress.factorize.common.parts import filled, is_plain, is_smaller, kernel_like, pointwise
+from netpress.factorize.common.ranks import discarded
 from netpress.params.schema import Strict
 
 EXAMPLE = {"rank": 0.1, "min_channels": 16}

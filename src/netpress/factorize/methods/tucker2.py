@@ -7,9 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from netpress.factorize.budget import Candidate
-from netpress.factorize.methods._parts import filled, is_plain, is_smaller, kernel_like, pointwise
-from netpress.factorize.methods._ranks import Choose, rank_of
+from netpress.factorize.common.budget import Candidate
+from netpress.factorize.common.parts import filled, is_plain, is_smaller, kernel_like, pointwise
+from netpress.factorize.common.ranks import Choose, rank_of
 from netpress.params.schema import Strict
 
 EXAMPLE = {"choose": "share", "rank": 0.5, "min_channels": 16}

@@ -1,1 +1,1 @@
-"""Schedules of pruning, one a file; `netpress.prune.channels` says what a schedule defines."""
+"""Schedules of pruning, one a file; `netpress.prune.common.channels` says what a schedule defines."""

@@ -1,1 +1,1 @@
-"""Scores of channels, one a file; `netpress.prune.channels` says what a score defines."""
+"""Scores of channels, one a file; `netpress.prune.common.channels` says what a score defines."""

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
-from netpress.prune.channels import Score, over_group
+from netpress.prune.common.channels import Score, over_group
 
 EXAMPLE: dict[str, float] = {}
 #: The paper takes one threshold for all layers.

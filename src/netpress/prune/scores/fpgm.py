@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from netpress.params.schema import Strict
-from netpress.prune.channels import Score, over_group
+from netpress.prune.common.channels import Score, over_group
 
 EXAMPLE: dict[str, float] = {}
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from netpress.params.schema import Strict
-from netpress.prune.channels import Score, by_channel, over_group
+from netpress.prune.common.channels import Score, by_channel, over_group
 
 EXAMPLE = {"norm": 2}
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from netpress.core.batches import Batch
 from netpress.params.schema import Strict
-from netpress.prune.channels import by_channel, sum_over_group
+from netpress.prune.common.channels import by_channel, sum_over_group
 
 EXAMPLE = {"images": 16}
 #: A rise of the loss is one wherever it comes from.

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from netpress.params.schema import Strict
-from netpress.prune.channels import Score
+from netpress.prune.common.channels import Score
 
 EXAMPLE = {"seed": 0}
 COMPARABLE = True

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from netpress.core.batches import Batch
 from netpress.params.schema import Strict
-from netpress.prune.channels import by_channel, over_group
+from netpress.prune.common.channels import by_channel, over_group
 
 EXAMPLE = {"batches": 2}
 #: The paper compares them between layers without normalizing.

@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from netpress.params.schema import Strict
-from netpress.quantize.methods._inputs import inputs_of, moment, replace
-from netpress.quantize.methods._stored import Layer, Rounded, blocked, largest_integer, layers_of, round_to_grid, store
+from netpress.quantize.common.inputs import inputs_of, moment, replace
+from netpress.quantize.common.stored import Layer, Rounded, blocked, largest_integer, layers_of, round_to_grid, store
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"bits": 4, "block": 32, "calibration_images": 32, "steps": 20, "lr": 0.2, "regularization": 1.0}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from netpress.quantize.methods._int8 import Calibration, as_int8, layers_of, outputs_of, prepared, ranges_of
+from netpress.quantize.common.int8 import Calibration, as_int8, layers_of, outputs_of, prepared, ranges_of
 from netpress.quantize.run import Trained
 
 EXAMPLE = {

@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from netpress.params.schema import Strict
-from netpress.quantize.methods._inputs import inputs_of, moment, replace
-from netpress.quantize.methods._stored import Rounded, blocked, largest_integer, layers_of, scales_of, store
+from netpress.quantize.common.inputs import inputs_of, moment, replace
+from netpress.quantize.common.stored import Rounded, blocked, largest_integer, layers_of, scales_of, store
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"bits": 4, "block": 32, "calibration_images": 64, "damping": 0.01}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from netpress.base.errors import ParamsError
 from netpress.core.export import OnnxModule
-from netpress.quantize.methods._int8 import Calibration, as_int8, layers_of, prepared, ranges_of
+from netpress.quantize.common.int8 import Calibration, as_int8, layers_of, prepared, ranges_of
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True, "max_disagreement": 1.0}

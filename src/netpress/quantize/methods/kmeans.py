@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from netpress.params.schema import Strict
-from netpress.quantize.methods._stored import Clustered, Layer, Rounded, layers_of, store
+from netpress.quantize.common.stored import Clustered, Layer, Rounded, layers_of, store
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"bits": 4}

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
-from netpress.quantize.methods._inputs import replace, tensors_of
-from netpress.quantize.methods._stored import Layer, layers_of, store
+from netpress.quantize.common.inputs import replace, tensors_of
+from netpress.quantize.common.stored import Layer, layers_of, store
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"mean_bits": 5.0, "block": 32, "calibration_images": 64}

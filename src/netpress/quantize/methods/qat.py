@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netpress.quantize.methods._int8 import BATCH, STEPS, Calibration, as_int8, prepared, ranges_of
+from netpress.quantize.common.int8 import BATCH, STEPS, Calibration, as_int8, prepared, ranges_of
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"calibration_images": 64, "calibration": "minmax", "reduce_range": True}

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from netpress.params.schema import Strict
-from netpress.quantize.methods._stored import layers_of, store
+from netpress.quantize.common.stored import layers_of, store
 from netpress.quantize.run import Trained
 
 EXAMPLE = {"bits": 4, "block": 32}

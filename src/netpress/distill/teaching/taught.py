@@ -17,7 +17,7 @@ from netpress.core.engine import Objective
 from netpress.core.measure import autocast
 from netpress.core.networks import renormalize
 from netpress.core.taps import Seen, Shapes, Tapped, Taps
-from netpress.distill.soft_targets import soft_targets
+from netpress.distill.teaching.soft_targets import soft_targets
 from netpress.params.plugins import in_words
 from netpress.params.recipes import Augment, Runtime
 

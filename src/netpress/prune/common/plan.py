@@ -12,7 +12,7 @@ from netpress.core.measure import count_macs, count_params
 from netpress.params import plugins
 from netpress.params.items import Prune
 from netpress.params.schema import parse
-from netpress.prune.channels import remove_channels
+from netpress.prune.common.channels import remove_channels
 
 #: More rounds than this mean a rate too small to be meant.
 MAX_ROUNDS = 100

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from netpress.base.errors import ParamsError
-from netpress.quantize.methods._stored import Layer, Rounded
+from netpress.quantize.common.stored import Layer, Rounded
 
 #: Images that run through the network at once.
 BATCH = 32

@@ -23,7 +23,7 @@ from netpress.params.recipes import Runtime
 
 STORE = Path(".netpress/soft_targets")
 #: The code, below src/netpress, from which the logits follow; the architecture's enters through the teacher's files.
-CODE = ("base/", "core/", "distill/soft_targets.py")
+CODE = ("base/", "core/", "distill/teaching/soft_targets.py")
 
 
 @dataclass(frozen=True)

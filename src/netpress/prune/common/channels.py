@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from netpress.base.errors import ParamsError
 from netpress.core.networks import classifier_name, failing_part
 from netpress.params import plugins
-from netpress.prune.ranking import Coupled, Goal, fewest, same_share
+from netpress.prune.common.ranking import Coupled, Goal, fewest, same_share
 
 #: How attention calls its number of heads.
 HEADS = ("num_heads", "heads", "n_heads", "n_head", "num_attention_heads")

@@ -1,0 +1,1 @@
+"""What several factorizations share: chains of layers, ranks, budgets."""

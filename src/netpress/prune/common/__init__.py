@@ -1,0 +1,1 @@
+"""What every pruning curve computes with."""
