@@ -177,7 +177,7 @@ def test_nothing_of_it_is_left_even_where_training_fails():
     assert all("weight" not in m.__dict__ for m in network.modules())
 
 
-@pytest.mark.parametrize("reduce_range", [True, False])
+@pytest.mark.parametrize("reduce_range", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_the_file_is_that_of_static_int8_of_the_trained_network(reduce_range, monkeypatch):
     network = network_of()
     data, images = export_onnx(network.eval(), 1, 28, 28), calibration_images(striped(64), 64, 0)
