@@ -15,6 +15,7 @@ from torch import nn
 
 from netpress.__main__ import main
 from netpress.base.errors import TrainingError
+from netpress.core import artifacts
 from netpress.core.measure import count_params
 from netpress.core.networks import build_model
 from netpress.sensitivity import figure, table
@@ -428,6 +429,10 @@ def test_what_cannot_be_measured_is_told_in_a_line(here, capsys):
         assert f"error: no model '{name}'" in refusal(capsys, name)
     assert "quantize/int8 is quantized, so that its layers cannot be changed; name prune/main" in refusal(
         capsys, "quantize/int8"
+    )
+    artifacts.write_seeds(here / "models/train/teacher", [0, 1])
+    assert "--seed 7: train/teacher has the seeds 0, 1; name one of them" in refusal(
+        capsys, "train/teacher", "--seed", "7"
     )
     weights = here / "models/factorize/tucker/seed_0/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")

@@ -62,7 +62,7 @@ def _draw_way(axes: "Axes", rows: Sequence[Row], way: Way, low: float, high: flo
     for place, row in enumerate(rows):
         found = row.effects[way.key]
         if found is None:
-            _tell(axes, "none", low, place, style.GREY)
+            _tell(axes, "n/a", low, place, style.GREY)
             continue
         end = max(found.kl, low)
         axes.barh(place, end - low, left=low, height=0.72, color=colour)
