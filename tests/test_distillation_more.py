@@ -14,6 +14,7 @@ from netpress.core.networks import build_model
 from netpress.core.taps import Seen
 from netpress.distill.losses import at, dkd, kd, mlkd, reviewkd
 from netpress.distill.run import Taught, are_fixed
+from netpress.distill.teaching.standardization import standardized
 from netpress.params import plugins
 from netpress.params.schema import parse
 
@@ -53,7 +54,7 @@ def of_logits(name, student, teacher, **changes):
 def test_standardized_logits_are_the_published_z_scores():
     """Mean and unbiased deviation over the classes of each image, the deviation raised by 1e-7; features stay."""
     values, features = logits(3), {"a": normal(2, 3)}
-    found = Seen(values, features).standardized()
+    found = standardized(Seen(values, features))
     for row, image in zip(found.logits, values, strict=True):
         mean = image.sum() / 5
         deviation = ((image - mean).square().sum() / 4).sqrt()
@@ -63,14 +64,14 @@ def test_standardized_logits_are_the_published_z_scores():
 
 def test_standardized_kd_is_kd_of_the_z_scores_and_labels_of_the_logits():
     student, teacher = logits(0), logits(1)
-    q, p = (torch.softmax(seen(z).standardized().logits / 2, 1) for z in (student, teacher))
+    q, p = (torch.softmax(standardized(seen(z)).logits / 2, 1) for z in (student, teacher))
     divergence = (p * (p.log() - q.log())).sum(1).mean()
     torch.testing.assert_close(of_logits("kd", student, teacher), 0.1 * HARD + 0.9 * 4 * divergence)
 
 
 def test_standardized_dkd_is_dkd_of_the_z_scores_and_labels_of_the_logits():
     student, teacher = logits(0), logits(1)
-    views = (seen(z).standardized() for z in (student, teacher))
+    views = (standardized(seen(z)) for z in (student, teacher))
     true_class, others = dkd.parts(*views, one_hot(), 2.0)
     expected = HARD + 4 * (true_class.mean() + 2 * others.mean())
     torch.testing.assert_close(of_logits("dkd", student, teacher), expected)

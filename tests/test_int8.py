@@ -19,6 +19,7 @@ from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
 from netpress.params.schema import parse
 from netpress.quantize.common import int8
+from netpress.quantize.common.divergence import divergence
 from netpress.quantize.methods import dfq, int8_static
 
 RULES = ("minmax", "percentile", "entropy", "mse")
@@ -267,7 +268,7 @@ def test_the_measures_are_those_of_the_definitions():
     logits, others = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([[1.0, 2.0], [0.0, 5.0], [1, 0]])
     assert int8_static.disagreement(logits, others) == pytest.approx(1 / 3)
     p, q = (torch.softmax(given.double(), 1) for given in (others, logits))
-    assert int8_static.divergence(logits, others) == pytest.approx(float((p * (p / q).log()).sum() / 3))
+    assert divergence(others, logits) == pytest.approx(float((p * (p / q).log()).sum() / 3))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,28 @@ def test_it_says_more_of_the_parents_answers_than_the_labels_do(project):
     assert apart["prune_sweep/kd"] < apart["prune/main"]
 
 
+def test_what_is_drawn_for_an_adapter_follows_from_the_seed_alone(project):
+    """A round that goes on after a kill draws what it would have drawn."""
+    context, drawn = open_context(project, "factorize", "hint"), []
+    for draws in (0, 5):
+        torch.rand(draws)
+        with tuning(context, 0, context.parent(0).network) as objective:
+            drawn.append(objective.modules["0"].weight.clone())
+    assert torch.equal(*drawn)
+
+
+def test_features_are_compared_on_the_students_own_views_and_answers_on_plain_ones(project):
+    (asked,) = tuned(project, "hint")._teachers
+    assert asked._view == "same"
+    assert isinstance(tuned(project, "kd")._teachers[0], LookedUp)
+
+
+def tuned(project, variant):
+    context = open_context(project, "factorize", variant)
+    with tuning(context, 0, context.parent(0).network) as objective:
+        return objective
+
+
 def test_layers_that_the_loss_looked_at_are_left_without_hooks(project):
     context = open_context(project, "factorize", "hint")
     network = context.parent(0).network
@@ -85,6 +107,14 @@ def test_layers_that_the_loss_looked_at_are_left_without_hooks(project):
         assert len(objective.modules) == 1
     assert not any(module._forward_hooks for module in network.modules())
     assert evaluate(network, context.val, "parent").accuracy >= 0
+
+
+def test_a_loss_that_nothing_is_trained_by_is_refused(server, little_run, tmp_path):
+    changed = {"int8": SECTIONS["quantize"]["int8"] | KD}
+    project = copy_of(little_run, tmp_path / "project", quantize=changed)
+    done = server.run(project, "quantize", "int8")
+    assert done["code"] == 1
+    assert "quantize.int8.loss = kd: with epochs = 0 nothing is trained by it; choose one that asks" in done["output"]
 
 
 @pytest.mark.parametrize("moment", ["half fit_2.safetensors", "after fit_3.safetensors"])

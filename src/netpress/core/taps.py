@@ -1,7 +1,7 @@
 """Outputs of layers inside a network, by the layers' names."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +12,6 @@ from netpress.base.words import near_or_known
 
 #: Tap -> shape of its output for one image, such as (C, H, W).
 Shapes = dict[str, tuple[int, ...]]
-#: What the standard deviation of logits is raised by.
-EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
@@ -30,23 +28,6 @@ class Seen:
 
     logits: Tensor
     features: dict[str, Tensor]
-
-    def standardized(self) -> "Seen":
-        """Return the same with the z-scores of each image's logits over the classes: (z - mean) / (EPSILON + std).
-
-        The deviation is the unbiased one, over classes - 1. Sun et al., Logit standardization in knowledge
-        distillation, https://arxiv.org/abs/2403.01427, with the constants of its authors' code.
-
-        Raises:
-            ParamsError: of method_options; there are two classes, whose z-scores tell no more than which is larger.
-        """
-        if self.logits.shape[1] < 3:
-            text = (
-                "standardize: of two classes' z-scores only the order is left, which teaches nothing; set it to false"
-            )
-            raise ParamsError([("method_options.standardize", f"method_options.{text}")])
-        centered = self.logits - self.logits.mean(1, keepdim=True)
-        return replace(self, logits=centered / (EPSILON + self.logits.std(1, keepdim=True)))
 
 
 class Tapped:

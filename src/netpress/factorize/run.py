@@ -20,6 +20,7 @@ The errors of all layers are added up, so they are of one kind: the share of the
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Any
@@ -77,8 +78,10 @@ def factorize_network(
             keep within the budget.
     """
     network.eval()
-    # No subclasses: what they compute with their weight is their own affair.
-    layers = {name: module for name, module in network.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
+    # No subclasses: what they compute with their weight is their own affair. None that stands in several places: a
+    # chain would take one of them, and the weight would no longer be shared.
+    places = Counter(module for _, module in network.named_modules(remove_duplicate=False))
+    layers = {n: m for n, m in network.named_modules() if type(m) in (nn.Conv2d, nn.Linear) and places[m] == 1}
 
     def made(name: str, *rank: Any) -> nn.Sequential | None:
         given = _inputs(network, layers[name], batches)

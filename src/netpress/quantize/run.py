@@ -28,7 +28,7 @@ from netpress.core.measure import evaluate
 from netpress.core.predictions import PREDICTED, prediction_files
 from netpress.core.resume import Workspace
 from netpress.core.seeds import metrics_of, run_seeds
-from netpress.distill.teaching.taught import tuning
+from netpress.distill.teaching.taught import asks_teacher, tuning
 
 #: Training images on which the file as it runs is compared with its arithmetic as it is written.
 COMPARED = 64
@@ -113,6 +113,10 @@ def quantize_parent(
         with tuning(context, seed, network) as objective:
             tuned.extend(context.fit(work, "fit", network, seed, objective))
 
+    asked = context.method("loss")
+    if not context.item.epochs and asks_teacher(asked):
+        text = f"loss = {asked.name}: with epochs = 0 nothing is trained by it; choose one that asks no teacher"
+        raise ParamsError([("loss", text)])
     onnx = artifacts.read_file(parent.folder, parent.spec, ONNX)
     trained = Trained(
         parent.network,

@@ -31,7 +31,7 @@ LARGEST = 255
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observed:
     """What was seen of a network on images.
 
     Attributes:
@@ -43,10 +43,10 @@ class Seen:
     ranges: Mapping[str, tuple[float, float]]
 
 
-Change = Callable[[nn.Module, str, Seen], nn.Module | None]
+Change = Callable[[nn.Module, str, Observed], nn.Module | None]
 
 
-def int8(network: nn.Module, name: str, seen: Seen) -> nn.Module:
+def int8(network: nn.Module, name: str, seen: Observed) -> nn.Module:
     """Round the weight to 8 bits, a scale for each output channel, and the inputs to 8 bits by their range.
 
     Weights `s q` with `|q| <= 127`, inputs `s (q - z)` with `0 <= q <= 255`. Jacob et al.,
@@ -72,12 +72,12 @@ def round_inputs(inputs: Tensor, low: float, high: float) -> Tensor:
     return ((inputs / scale).round() + zero).clamp(0, LARGEST).sub(zero).mul(scale)
 
 
-def four_bits(network: nn.Module, name: str, seen: Seen) -> nn.Module:
-    """Round the weight to 4 bits, a scale for each block of 32 inputs, as `quantize/methods/weights.py` does."""
+def four_bits(network: nn.Module, name: str, seen: Observed) -> nn.Module:
+    """Round the weight to 4 bits, a scale for each block of 32 inputs, however few there are."""
     return _with_weight(network, name, _rounded(_layer(network, name).weight, 4, BLOCK))
 
 
-def half_rank(network: nn.Module, name: str, seen: Seen) -> nn.Module | None:
+def half_rank(network: nn.Module, name: str, seen: Observed) -> nn.Module | None:
     """Keep the larger half of the singular values of the weight as a matrix (O, I kh kw), an odd one rounded down.
 
     None of a matrix of one row or column, and of grouped convolutions, which are a matrix for each group.
@@ -91,7 +91,7 @@ def half_rank(network: nn.Module, name: str, seen: Seen) -> nn.Module | None:
     return _with_weight(network, name, (left[:, :rank] * values[:rank]) @ right[:rank])
 
 
-def half_pruned(network: nn.Module, name: str, seen: Seen) -> nn.Module | None:
+def half_pruned(network: nn.Module, name: str, seen: Observed) -> nn.Module | None:
     """Remove the half of the output channels of smallest L2 norm, an odd one stays, and all that depends on them.
 
     Where channels are in groups of equal size, as before a grouped convolution, the same places of each group leave, by

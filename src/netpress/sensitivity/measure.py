@@ -18,7 +18,7 @@ from netpress.base.errors import TrainingError
 from netpress.core.batches import Batch, DeviceSplit, batches_per_epoch
 from netpress.core.bn_recalibration import recalibrate
 from netpress.core.measure import count_params
-from netpress.sensitivity.changes import Change, Seen, four_bits, half_pruned, half_rank, int8
+from netpress.sensitivity.changes import Change, Observed, four_bits, half_pruned, half_rank, int8
 
 #: Images that pass through a network at once, at most.
 BATCH = 128
@@ -117,11 +117,13 @@ def drawn(split: DeviceSplit, count: int, seed: int) -> DeviceSplit:
     return replace(split, images=split.images[places], labels=split.labels[places])
 
 
-def look(network: nn.Module, images: DeviceSplit) -> Seen:
+def look(network: nn.Module, images: DeviceSplit) -> Observed:
     """Return what is seen of `network` on images: of convolutions and linear layers themselves, no subclasses."""
     found: dict[str, tuple[float, float]] = {}
 
     def note(name: str, _layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if not given:  # called by keyword; then it gets no value
+            return
         low, high = (float(extreme) for extreme in given[0].aminmax())
         before = found.get(name, (low, high))
         found[name] = min(low, before[0]), max(high, before[1])
@@ -133,7 +135,7 @@ def look(network: nn.Module, images: DeviceSplit) -> Seen:
             network(batch.images)
     for hook in hooks:
         hook.remove()
-    return Seen(images.normalize(images.images[:2]), {name: found[name] for name in layers if name in found})
+    return Observed(images.normalize(images.images[:2]), {name: found[name] for name in layers if name in found})
 
 
 def refitted(network: nn.Module, images: DeviceSplit) -> nn.Module:

@@ -3,7 +3,7 @@
 Zhao et al., Decoupled knowledge distillation, https://arxiv.org/abs/2203.08679, without the paper's warm-up of the
 distilled part. Hinton's divergence is the first part plus the second times the teacher's share of the other classes, so
 that a sure teacher says little of them; here that share is `beta` for every image. For `standardize` see
-`Seen.standardized`.
+`teaching/standardization.py`.
 """
 
 import torch
@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from netpress.core.taps import Seen
+from netpress.distill.teaching.standardization import standardized
 from netpress.params.schema import Strict
 
 EXAMPLE = {"temperature": 4.0, "alpha": 1.0, "beta": 2.0, "standardize": False}
@@ -32,7 +33,7 @@ def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapte
     The true class is that of the largest target. Both divergences are of the teacher from the student at temperature T,
     summed over the classes and averaged over the images; with `standardize`, of the z-scores at temperature T.
     """
-    ours, theirs = (seen.standardized() if options.standardize else seen for seen in (student, teacher))
+    ours, theirs = (standardized(seen) if options.standardize else seen for seen in (student, teacher))
     true_class, others = parts(ours, theirs, targets, options.temperature)
     hard = F.cross_entropy(student.logits, targets)
     return hard + options.temperature**2 * (options.alpha * true_class.mean() + options.beta * others.mean())

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from netpress.core.taps import Seen
+from netpress.distill.teaching.standardization import standardized
 from netpress.params.schema import Strict
 
 EXAMPLE = {"temperature": 4.0, "weight": 0.7, "standardize": False}
@@ -29,7 +30,7 @@ def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapte
     and averaged over the images, (PyTorch's own mean would divide by the number of classes too). Standardized logits
     are those of the divergence alone; the labels see the student's own.
     """
-    views = (seen.standardized() if options.standardize else seen for seen in (student, teacher))
+    views = (standardized(seen) if options.standardize else seen for seen in (student, teacher))
     ours, theirs = (F.log_softmax(seen.logits / options.temperature, dim=1) for seen in views)  # (B, classes) each
     soft = F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * options.temperature**2
     hard = F.cross_entropy(student.logits, targets)

@@ -21,32 +21,33 @@ from netpress.distill.teaching.soft_targets import soft_targets
 from netpress.params.plugins import in_words
 from netpress.params.recipes import Augment, Runtime
 
-#: What a teacher sees where a parent teaches its own fine-tuning: its answers are then computed once.
-TUNING_VIEW = "plain"
-
 
 @contextmanager
 def tuning(context: Context, seed: int, network: nn.Module) -> Iterator[Objective | None]:
     """Give the objective of fine-tuning `network`: the item's `loss`, taught by the parent as it was.
 
-    None where the loss asks no teacher: cross-entropy with the labels.
+    None where the loss asks no teacher: cross-entropy with the labels. The teacher's answers to the plain images are
+    computed once where they are all that the loss reads; else it sees the student's own views.
     """
     method = context.method("loss")
-    if not getattr(method.module, "ASKS_TEACHER", True):
+    if not asks_teacher(method):
         yield None
         return
     role, runtime = context.item.roles[0], context.config.runtime
-    if are_fixed(method, TUNING_VIEW, context.recipe.augment):
-        teacher: nn.Module | Tensor = soft_targets(context, seed, role).logits
-    else:
-        teacher = in_the_loop(context, seed, role)
     try:
-        with closing(
-            Taught(network.to(context.device), [teacher], method, TUNING_VIEW, runtime, context.train)
-        ) as taught:
+        fixed = are_fixed(method, "plain", context.recipe.augment)
+        teacher = soft_targets(context, seed, role).logits if fixed else in_the_loop(context, seed, role)
+        torch.manual_seed(seed)  # an adapter is drawn from the seed, whatever was done before
+        view = "plain" if fixed else "same"
+        with closing(Taught(network.to(context.device), [teacher], method, view, runtime, context.train)) as taught:
             yield taught
     except ParamsError as error:  # losses speak of the keys that they have in the section `distill`
         raise error.renamed("method", "loss") from None
+
+
+def asks_teacher(method: Method) -> bool:
+    """Return whether the loss reads anything of a teacher."""
+    return bool(getattr(method.module, "ASKS_TEACHER", True))
 
 
 def taps_of(method: Method) -> Taps:

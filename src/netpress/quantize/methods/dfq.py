@@ -46,9 +46,13 @@ def quantize(model: Trained, options: Options) -> bytes:
     Raises:
         ParamsError: onnxruntime cannot quantize the network.
     """
+    import onnx
+
     images = model.images(options.calibration_images)
     data = prepared(model.onnx)
     if options.equalize:
+        if not pairs_of(onnx.load_from_string(data)):
+            print("no pair of layers whose weights could be equalized", flush=True)
         data = equalized(data)
     if options.correct_bias:
         data = _with_biases(data)

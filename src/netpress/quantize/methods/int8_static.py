@@ -11,16 +11,15 @@ bits, 2 * 255 * 64, always fit. `benchmarks/int8.py` compares the two on a proje
 
 from bisect import bisect_left
 from collections.abc import Collection
-from functools import cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from netpress.base.errors import ParamsError
 from netpress.core.export import OnnxModule
+from netpress.quantize.common.divergence import divergence
 from netpress.quantize.common.int8 import Calibration, as_int8, layers_of, prepared, ranges_of
 from netpress.quantize.run import Trained
 
@@ -54,7 +53,6 @@ def quantize(model: Trained, options: Options) -> bytes:
     ranges = ranges_of(data, images, options.calibration)
     names = [node.name for node in layers_of(data)]
 
-    @cache
     def file(in_float: frozenset[str]) -> bytes:
         return as_int8(data, ranges, options.reduce_range, "int8_static", in_float)
 
@@ -71,7 +69,7 @@ def quantize(model: Trained, options: Options) -> bytes:
         return whole
 
     def sensitivity(name: str) -> float:
-        return divergence(logits_of(file(frozenset(names) - {name}), images), expected)
+        return divergence(expected, logits_of(file(frozenset(names) - {name}), images))
 
     ranking = sorted(names, key=sensitivity, reverse=True)
     count = 1 + bisect_left(range(1, len(names)), True, key=lambda number: holds(ranking[:number]))
@@ -93,9 +91,3 @@ def logits_of(data: bytes, images: np.ndarray) -> Tensor:
 def disagreement(logits: Tensor, others: Tensor) -> float:
     """Return the share of the images (n, classes) that get another class from the one than from the other."""
     return float((logits.argmax(1) != others.argmax(1)).double().mean())
-
-
-def divergence(logits: Tensor, reference: Tensor) -> float:
-    """Return KL(reference || logits) in nats, averaged over the images (n, classes)."""
-    ours, theirs = (F.log_softmax(given.double(), 1) for given in (logits, reference))
-    return float(F.kl_div(ours, theirs, reduction="batchmean", log_target=True))

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
+from netpress.quantize.common.divergence import divergence
 from netpress.quantize.common.inputs import replace, tensors_of
 from netpress.quantize.common.stored import Layer, layers_of, store
 from netpress.quantize.run import Trained
@@ -97,9 +97,3 @@ def chosen(choices: Iterable[Choice], extra: int) -> set[str]:
 def logits(graph: Any, images: np.ndarray) -> Tensor:
     """Return what an ONNX model says of images: (n, classes) float32."""
     return torch.cat(list(tensors_of(graph, graph.graph.output[0].name, images)))
-
-
-def divergence(fp32: Tensor, quantized: Tensor) -> float:
-    """Return the mean KL(fp32 || quantized) of the class probabilities that logits (n, classes) stand for, in nats."""
-    ours, theirs = (F.log_softmax(given.double(), dim=1) for given in (quantized, fp32))
-    return float(F.kl_div(ours, theirs, reduction="batchmean", log_target=True))

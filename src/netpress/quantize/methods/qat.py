@@ -58,7 +58,8 @@ def quantize(model: Trained, options: Options) -> bytes:
 def input_extremes(network: nn.Module, images: Tensor) -> dict[nn.Module, Tensor]:
     """Return the extremes of the inputs (2), zero among them, of each convolution and linear layer.
 
-    A layer whose weight is itself computed, as by a parametrization, is left out. One that sees nothing has zeros.
+    A layer whose weight is itself computed, as by a parametrization, is left out. One that sees nothing, or is
+    called by keyword, has zeros.
 
     Args:
         network: run in eval mode.
@@ -69,7 +70,8 @@ def input_extremes(network: nn.Module, images: Tensor) -> dict[nn.Module, Tensor
     found: dict[nn.Module, Tensor] = {layer: torch.zeros(2) for layer in layers}
 
     def see(layer: nn.Module, inputs: Inputs) -> None:
-        found[layer] = _extremes(torch.cat((found[layer], _extremes(inputs[0]))))
+        if inputs:
+            found[layer] = _extremes(torch.cat((found[layer], _extremes(inputs[0]))))
 
     hooks = [layer.register_forward_pre_hook(see) for layer in found]
     for batch in images.split(BATCH):
@@ -102,7 +104,12 @@ def fake_quantization(extremes: dict[nn.Module, Tensor], largest: int) -> Iterat
 
 
 def _enter(largest: int, layer: nn.Module, inputs: Inputs) -> Inputs:
-    """Before a layer computes: follow its inputs' range where it trains, and exchange weight and input."""
+    """Before a layer computes: follow its inputs' range where it trains, and exchange weight and input.
+
+    One that is called by keyword computes as it is.
+    """
+    if not inputs:
+        return inputs
     held: Tensor = getattr(layer, RANGE)
     given = inputs[0].float()  # bf16 under autocast would round what is rounded
     if layer.training:
