@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -339,6 +340,7 @@ def test_normalizations_are_measured_again_before_fine_tuning(monkeypatch, count
     monkeypatch.setattr(run, "evaluate", lambda *_: quality)
     monkeypatch.setattr(run, "evidence", lambda *_: {})
     monkeypatch.setattr(run, "require_rebuilt", lambda *_: None)
+    monkeypatch.setattr(run, "tuning", lambda *_: nullcontext())
     monkeypatch.setattr(run, "save", lambda context, place, seed, made: seen.append(made.evidence))
     work = SimpleNamespace(label="", models=Path())
     monkeypatch.setattr(run, "run_seeds", lambda context, make: make(0, work))
@@ -371,6 +373,8 @@ ITEM = {
     "budget_of": "params",
     "bn_batches": 0,
     "recipe": "finetune",
+    "loss": "labels",
+    "loss_options": {},
     "epochs": 1,
 }
 
