@@ -34,14 +34,14 @@ TRAINED: dict[str, tuple[float, int]] = {
     "lowrank/compact_plain": (0.9141, 248_000),
     "lowrank/compact_groups2": (0.9101, 254_000),
     "lowrank/compact_depthwise": (0.8995, 252_000),
-    "factorize/tucker_large": (0.9188, 1_290_000),
+    "factorize/spatial_budget": (0.9188, 1_290_000),
 }
 
 
 #: What is made of them.
 OTHERS = (
     *("prune_sweep/resnet18_rate50", "quantize/resnet18_fp16", "quantize/resnet18_int8"),
-    *("quantize/student_int8", "quantize/student_w4", "quantize/pruned_int8"),
+    *("quantize/student_int8", "quantize/student_gptq4", "quantize/pruned_int8"),
 )
 
 

@@ -159,7 +159,7 @@ def test_all_faults_are_named_in_the_order_of_the_file(path):
     path.write_text(text, encoding="utf-8")
     said = fault(path).splitlines()
     keys = ["recipes.finetune.lr", "train.resnet18_weak.recipe", "train.large_cnn.epochs", "distill.plain_kd.teacher"]
-    keys += ["factorize.tucker_large.method", "prune.rate"]
+    keys += ["factorize.spatial_budget.method", "prune.rate"]
     assert [re.match(r"params\.yaml, line \d+, column \d+: ([\w.]+)", line)[1] for line in said] == keys
     numbers = [int(re.search(r"line (\d+)", line)[1]) for line in said]
     assert numbers == sorted(numbers)
