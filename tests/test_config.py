@@ -72,7 +72,7 @@ FAULTS = [
     ("prune.from", "train/resnet18_strnog", "prune.from: no model 'train/resnet18_strnog', did you mean"),
     ("prune.from", "resnet18_strong", "prune.from = 'resnet18_strong': must be text (a model id"),
     ("prune.method", "magnitud", "prune.method: unknown pruning score 'magnitud', did you mean 'magnitude'"),
-    ("prune.method_options", {"norm": 3}, "prune.method_options.norm = 3: must be one of 1, 2"),
+    ("prune.method_options", {"norm": 3}, "prune.method_options.norm: unknown key; allowed: none"),
     ("prune.control_rounds", [0], "prune.control_rounds.0 = 0: must be a whole number at least 1 and at most 9999 (or"),
     ("prune.control_rounds", ["first"], "prune.control_rounds.0 = 'first': must be a whole number at least 1 and at"),
     ("prune_sweep.main", None, "main"),

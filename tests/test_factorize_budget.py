@@ -395,10 +395,10 @@ ITEM = {
 def test_a_method_that_cannot_tell_its_ranks_refuses_a_budget(monkeypatch, functions, says):
     mine = SimpleNamespace(Options=svd.Options, **functions)
     monkeypatch.setattr(plugins, "load", lambda *_: mine)
-    (check,) = member_checks(parse(Factorize, ITEM, "factorize.x"), "factorize.x")
+    check, *_ = member_checks(parse(Factorize, ITEM, "factorize.x"), "factorize.x")
     with pytest.raises(ParamsError, match=rf"^factorize\.x\.budget = 0\.5: svd cannot .*: .*{says}"):
         check()
-    (check,) = member_checks(parse(Factorize, ITEM | {"budget": "none"}, "factorize.x"), "factorize.x")
+    check, *_ = member_checks(parse(Factorize, ITEM | {"budget": "none"}, "factorize.x"), "factorize.x")
     check()
 
 

@@ -155,7 +155,7 @@ def test_all_faults_are_named_in_the_order_of_the_file(path):
         EPOCHS, EPOCHS.replace("5", "0")
     )
     text = text.replace("rate: 0.3 ", "rate: 010 ", 1).replace("recipe: quick", "recipe: quikc", 1)
-    text = text.replace("method: tucker2", "method: tucker", 1).replace("lr: 0.02", "lr: 20")
+    text = text.replace("method: spatial_svd", "method: spatial", 1).replace("lr: 0.02", "lr: 20")
     path.write_text(text, encoding="utf-8")
     said = fault(path).splitlines()
     keys = ["recipes.finetune.lr", "train.resnet18_weak.recipe", "train.large_cnn.epochs", "distill.plain_kd.teacher"]

@@ -316,8 +316,10 @@ def test_every_curve_of_a_profile_has_enough_epochs_for_its_rounds(project, name
     curves = {model_id: item for model_id, item in items.items() if isinstance(item, Prune)}
     assert "prune/main" in curves
     for item in curves.values():
-        parent = items[item.parent]
-        network = build_model(parent.arch, 10, 3, **parent.options)
+        design = items[item.parent]
+        while not hasattr(design, "arch"):  # of what is factorized or pruned first
+            design = items[design.parent]
+        network = build_model(design.arch, 10, 3, **design.options)
         plan = planned(network, torch.zeros(2, 3, 32, 32), item.rate, item.until, item.round_to)
         assert all(share_epochs(item.epochs, len(plan)))
         assert control_rounds(item, len(plan)) <= set(range(1, len(plan) + 1))

@@ -224,11 +224,18 @@ def test_an_import_inside_a_function_that_deps_lack_is_named(code):
 
 
 def test_an_import_of_one_method_counts_for_its_stage(code):
-    method = code / "src/netpress/distill/losses/kd.py"
+    method = code / "src/netpress/factorize/methods/svd.py"
     method.write_text(method.read_text() + "\nfrom netpress.report.write import write_report\n")
     (finding,) = quick_graph.code_findings(code)
-    assert finding.where == "dvc.yaml: distill"
+    assert finding.where == "dvc.yaml: factorize"
     assert "src/netpress/report/write.py" in finding.text
+
+
+def test_an_import_of_a_loss_counts_for_every_stage_that_trains_by_one(code):
+    method = code / "src/netpress/distill/losses/kd.py"
+    method.write_text(method.read_text() + "\nfrom netpress.report.write import write_report\n")
+    stages = ("distill", "factorize", "prune", "prune_sweep", "quantize")
+    assert [f.where for f in quick_graph.code_findings(code)] == [f"dvc.yaml: {stage}" for stage in stages]
 
 
 def test_code_that_is_not_python_is_a_finding(code):
