@@ -18,9 +18,10 @@ from netpress.core.progressive_resizing import side_in
 from netpress.core.resume import code_hashes
 from netpress.params.document import parse_document
 from netpress.params.families import code_of
-from netpress.params.items import NONE, Design, Params
+from netpress.params.items import NONE, Design
 from netpress.params.recipes import Recipe
 from netpress.params.schema import parse
+from netpress.params.whole import Params
 
 BASELINE = "baseline"
 #: Operations of training a multiply-add of the forward pass: 2, and as many again for each of the two gradients.

@@ -225,6 +225,16 @@ class Server:
         self._process.wait(timeout=30)
 
 
+def check_killed(server, project, folder, model_id, moment):
+    """In a copy of `project` a stage that is killed at `moment` goes on to the bytes that it gave without that."""
+    again = copy_of(project, folder)
+    forget(again, model_id)
+    killed = server.run(again, *model_id.split("/"), kill_at=moment)
+    assert killed["moments"][-1] == moment
+    assert "goes on after epoch" in server.finish(again, *model_id.split("/"))
+    assert results(again) == results(project)
+
+
 def forget(folder, model_id):
     """Remove what a stage has made of a model, so that it is made again."""
     shutil.rmtree(folder / "models" / model_id)

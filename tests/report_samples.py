@@ -12,8 +12,8 @@ import numpy as np
 from netpress.base import files
 from netpress.base.model_id import CONTROL, ModelId
 from netpress.core.metrics import packed
-from netpress.params.items import Params
 from netpress.params.reader import load
+from netpress.params.whole import Params
 from netpress.report.collect import Study, collect
 from netpress.report.curves import CONTROL_VAL_ACC
 

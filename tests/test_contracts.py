@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from little import SECTIONS, copy_of, results
+from little import SECTIONS, check_killed, copy_of
 
 from netpress.core.artifacts import read_spec
 
@@ -46,13 +46,7 @@ def test_a_projector_is_trained_and_never_exported(project):
 
 @pytest.mark.parametrize("moment", ["half fit_2.safetensors", "after fit_3.safetensors"])
 def test_a_killed_student_with_a_projector_goes_on_to_the_same_bytes(server, project, tmp_path, moment):
-    again = copy_of(project, tmp_path / "project")
-    for path in ("models/distill/hint", ".netpress/runs/distill/hint"):
-        (again / path).rename(tmp_path / path.replace("/", "_"))
-    killed = server.run(again, "distill", "hint", kill_at=moment)
-    assert killed["moments"][-1] == moment
-    assert "goes on after epoch" in server.finish(again, "distill", "hint")
-    assert results(again) == results(project)
+    check_killed(server, project, tmp_path / "project", "distill/hint", moment)
 
 
 def test_both_teachers_stand_in_spec_and_metrics(project):

@@ -19,7 +19,7 @@ from netpress.core.export import OnnxModule, export_onnx
 from netpress.core.networks import build_model
 from netpress.params.schema import parse
 from netpress.quantize.common import int8
-from netpress.quantize.common.divergence import divergence
+from netpress.quantize.common.answers import divergence
 from netpress.quantize.methods import dfq, int8_static
 
 RULES = ("minmax", "percentile", "entropy", "mse")

@@ -16,11 +16,11 @@ from torch import nn
 
 from netpress.base.errors import ConfigError
 from netpress.core.batches import Batch, training_batches
-from netpress.core.measure import count_macs, count_params
+from netpress.core.measure import count_macs, count_params, size_of
 from netpress.core.networks import outputs_of
 from netpress.graph.checks import load_checked
 from netpress.prune.common.channels import remove_channels, sum_over_group
-from netpress.prune.common.plan import plan_rounds, size_of
+from netpress.prune.common.plan import plan_rounds
 from netpress.prune.common.ranking import Coupled, Goal, fewest, leaving_order, same_share
 from netpress.prune.common.reconstruction import reconstruct
 from netpress.prune.scores.lamp import lamp
@@ -122,8 +122,8 @@ def test_every_round_has_the_size_that_it_has_with_the_same_share_of_every_group
     local = copy.deepcopy(network)
     for rate, left in plan:
         remove_channels(local, EXAMPLE, rate, 1, score_of(*MAGNITUDE))
-        assert size_of(local, EXAMPLE, until_of) == left
-        size = partial(size_of, example=EXAMPLE, until_of=until_of)
+        assert size_of(local, until_of, EXAMPLE.shape[1:]) == left
+        size = partial(size_of, of=until_of, image=EXAMPLE.shape[1:])
         remove_channels(network, EXAMPLE, goal(left, scope, False, size), 1, score_of(*MAGNITUDE))
         assert 0.97 * left < size(network) <= left
     widths = [[m.out_channels for m in n.modules() if isinstance(m, nn.Conv2d)] for n in (network, local)]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from conftest import RECIPE, RUNTIME, striped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from little import SECTIONS, copy_of, forget, results
+from little import SECTIONS, check_killed, copy_of
 from test_quantization import trained_on
 from torch import nn
 
@@ -234,12 +234,7 @@ def project(server, little_run, tmp_path_factory):
 
 @pytest.mark.parametrize("moment", ["half fit_2.safetensors", "after fit_3.safetensors", "half model.onnx"])
 def test_a_killed_training_goes_on_to_the_same_bytes(server, project, tmp_path, moment):
-    again = copy_of(project, tmp_path / "project")
-    forget(again, "quantize/qat")
-    killed = server.run(again, "quantize", "qat", kill_at=moment)
-    assert killed["moments"][-1] == moment
-    assert "goes on after epoch" in server.finish(again, "quantize", "qat")
-    assert results(again) == results(project)
+    check_killed(server, project, tmp_path / "project", "quantize/qat", moment)
 
 
 def test_without_epochs_it_is_refused(server, little_run, tmp_path):

@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
-from netpress.params.items import Claim
+from netpress.params.whole import Claim
 from netpress.report import claims_figure, style
 from netpress.report.claims import (
     FAILS,

@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 from report_samples import sample_params, write, write_metrics
 
-from netpress.params.items import Params
+from netpress.params.whole import Params
 from netpress.report.collect import Study, collect
 from netpress.report.curves import columns_of, drawn_curves
 from netpress.report.pareto import points_of

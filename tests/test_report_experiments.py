@@ -5,7 +5,7 @@ from report_samples import sample_params, study_in, write, write_metrics
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError
-from netpress.params.items import Experiment
+from netpress.params.whole import Experiment
 from netpress.report.observations import observations
 from netpress.report.write import write_report
 

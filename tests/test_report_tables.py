@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from report_samples import sample_params, write, write_metrics
 
-from netpress.params.items import Params
+from netpress.params.whole import Params
 from netpress.report import units
 from netpress.report.collect import Study, collect
 from netpress.report.comparisons import distillation_table, students

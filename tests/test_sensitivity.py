@@ -15,12 +15,14 @@ from torch import nn
 
 from netpress.__main__ import main
 from netpress.base.errors import TrainingError
+from netpress.cli.sensitivity import STREAM
 from netpress.core import artifacts
+from netpress.core.batches import drawn
 from netpress.core.measure import count_params
 from netpress.core.networks import build_model
 from netpress.sensitivity import figure, table
 from netpress.sensitivity.changes import four_bits, half_pruned, half_rank, int8, round_inputs
-from netpress.sensitivity.measure import WAYS, Effect, Row, batches_of, drawn, effect, logits_of, look, measure
+from netpress.sensitivity.measure import WAYS, Effect, Row, batches_of, effect, logits_of, look, measure
 
 IMAGES = striped(150)
 KEYS = [way.key for way in WAYS]
@@ -331,13 +333,13 @@ def test_batches_are_of_nearly_equal_size_since_of_one_image_nothing_can_be_norm
 def test_images_are_drawn_by_the_seed_with_their_labels():
     split = striped(90)
     split.images[:, 0, 0, 0] = torch.arange(90)
-    found = drawn(split, 20, 3)
+    found = drawn(split, 20, 3, STREAM)
     places = found.images[:, 0, 0, 0].long()
     assert len(places.unique()) == 20
     assert torch.equal(found.labels, split.labels[places])
-    assert torch.equal(drawn(split, 20, 3).images, found.images)
-    assert not torch.equal(drawn(split, 20, 4).images, found.images)
-    assert torch.equal(drawn(split, 1000, 3).images, split.images)
+    assert torch.equal(drawn(split, 20, 3, STREAM).images, found.images)
+    assert not torch.equal(drawn(split, 20, 4, STREAM).images, found.images)
+    assert torch.equal(drawn(split, 1000, 3, STREAM).images, split.images)
 
 
 def some_rows(names):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from little import CURVE, SECTIONS, copy_of, results
+from little import CURVE, SECTIONS, check_killed, copy_of
 
 from netpress.core.artifacts import load, load_model
 from netpress.core.context import open_context
@@ -119,13 +119,7 @@ def test_a_loss_that_nothing_is_trained_by_is_refused(server, little_run, tmp_pa
 
 @pytest.mark.parametrize("moment", ["half fit_2.safetensors", "after fit_3.safetensors"])
 def test_a_killed_fine_tuning_with_a_teacher_goes_on_to_the_same_bytes(server, project, tmp_path, moment):
-    again = copy_of(project, tmp_path / "project")
-    for path in ("models/factorize/hint", ".netpress/runs/factorize/hint"):
-        (again / path).rename(tmp_path / path.replace("/", "_"))
-    killed = server.run(again, "factorize", "hint", kill_at=moment)
-    assert killed["moments"][-1] == moment
-    assert "goes on after epoch" in server.finish(again, "factorize", "hint")
-    assert results(again) == results(project)
+    check_killed(server, project, tmp_path / "project", "factorize/hint", moment)
 
 
 @pytest.mark.parametrize(

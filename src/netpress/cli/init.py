@@ -22,7 +22,7 @@ from netpress.execute.slots import cores
 
 if TYPE_CHECKING:
     from netpress.ingest.survey import Survey
-    from netpress.params.items import Params
+    from netpress.params.whole import Params
 
 PROFILE = "imagefolder"
 #: Without ready splits: the share of validation images, the share of test images, and from how many pictures on.

@@ -16,7 +16,8 @@ from typing import Any
 from netpress.base.errors import NetpressError
 from netpress.base.model_id import ModelId
 from netpress.base.project import find_root
-from netpress.params.items import Experiment, Params, parents_of
+from netpress.params.items import parents_of
+from netpress.params.whole import Experiment, Params
 
 #: Models named in one line.
 NAMED = 12

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Where tables and pictures go, below the project's folder.
 REPORTS = Path("reports/sensitivity")
+#: Names the random numbers by which images are drawn.
+STREAM = "sensitivity"
 #: Columns of a table that goes into no terminal.
 UNLIMITED = 10_000
 
@@ -52,14 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure one model of the project around the current folder, print the table and write it and its picture."""
     from netpress.base import files
-    from netpress.core.batches import device_split
+    from netpress.core.batches import device_split, drawn
     from netpress.core.dataset import load_manifest
     from netpress.core.fitting import require_same_data
     from netpress.core.runtime import set_up
     from netpress.params import reader
     from netpress.process.progress import ImageProgress
     from netpress.sensitivity import figure, table
-    from netpress.sensitivity.measure import drawn, measure
+    from netpress.sensitivity.measure import measure
 
     root = find_root()
     runtime = reader.for_shared(root / "params.yaml").runtime
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     require_same_data(spec, manifest)
     fed = manifest.model_copy(update={"mean": spec.mean, "std": spec.std})
     seed = spec.seed if args.seed is None else args.seed
-    images = drawn(device_split(root, "train", fed, device, runtime), args.images, seed)
+    images = drawn(device_split(root, "train", fed, device, runtime), args.images, seed, STREAM)
     progress = ImageProgress("measuring", 0, unit="changes")
     rows = measure(loaded.network.to(device), images, progress=progress.reached)
     progress.close()

@@ -16,8 +16,8 @@ from netpress.base.project import find_root
 from netpress.graph.checks import checked
 from netpress.params import profiles, reader
 from netpress.params.document import Document, parse_document, read_document
-from netpress.params.items import Params
 from netpress.params.profiles import REPLACED
+from netpress.params.whole import Params
 from netpress.verify.dvc_lock import changed_values
 
 

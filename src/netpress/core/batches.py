@@ -6,7 +6,7 @@ nothing else: a run can go on in mid schedule, and two students of one seed see 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -260,5 +260,12 @@ def draw_images(split: DeviceSplit, count: int, seed: int, stream: str) -> Tenso
 
     They are a function of the seed and of the name of the stream of random numbers.
     """
+    images = drawn(split, count, seed, stream)
+    return images.normalize(images.images)
+
+
+def drawn(split: DeviceSplit, count: int, seed: int, stream: str) -> DeviceSplit:
+    """Draw `count` images, or all, with their labels; as `draw_images`."""
     chosen = np.random.default_rng([seed, *stream.encode()]).permutation(len(split))[:count]
-    return split.normalize(split.images[torch.from_numpy(np.sort(chosen)).to(split.images.device)])
+    places = torch.from_numpy(np.sort(chosen)).to(split.images.device)
+    return replace(split, images=split.images[places], labels=split.labels[places])

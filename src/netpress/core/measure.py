@@ -16,6 +16,8 @@ from netpress.params.recipes import Runtime
 
 #: Bins of equal width in which confidence is compared with accuracy.
 BINS = 15
+#: How large a network may be said to be -> the words for it.
+SIZES = {"params": "parameters", "macs": "multiply-adds"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,11 @@ def count_macs(network: nn.Module, in_channels: int, height: int, width: int) ->
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, in_channels, height, width, device=device))
     return int(counter.get_total_flops()) // 2
+
+
+def size_of(network: nn.Module, of: str, image: tuple[int, ...]) -> int:
+    """Return the parameters of `network`, or its multiply-adds for one image (C, H, W): `of` is a key of `SIZES`."""
+    return count_params(network) if of == "params" else count_macs(network, *image)
 
 
 def weight_bytes(weights: dict[str, Tensor]) -> int:

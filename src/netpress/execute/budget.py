@@ -13,7 +13,8 @@ from netpress.core.kernels import small_maps
 from netpress.core.measure import count_macs
 from netpress.core.networks import build_model
 from netpress.execute.eta import IMAGE_MACS, STAGE_SECONDS
-from netpress.params.items import Design, Params
+from netpress.params.items import Design
+from netpress.params.whole import Params
 
 #: Sides of images, in pixels, that are proposed; the largest that the pictures have and the time allows.
 RESOLUTIONS = (32, 48, 64, 96, 128, 160, 224)

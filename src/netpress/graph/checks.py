@@ -15,7 +15,7 @@ from netpress.base.project import MODEL_STAGES
 from netpress.params import plugins
 from netpress.params.document import MAX_SHOWN, Document, read_document
 from netpress.params.families import FAMILIES
-from netpress.params.items import RECIPE_KEYS, Data, Distill, Params, Prune, Train, parents_of
+from netpress.params.items import RECIPE_KEYS, Data, Distill, Prune, Train, parents_of
 from netpress.params.reader import (
     check_init,
     check_model_id,
@@ -29,6 +29,7 @@ from netpress.params.reader import (
     require_root,
 )
 from netpress.params.schema import LAST
+from netpress.params.whole import Params
 
 Faults = list[tuple[str, str]]
 

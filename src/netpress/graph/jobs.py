@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from netpress.base.errors import ConfigError
 from netpress.base.model_id import ModelId
 from netpress.base.words import near_or_known
-from netpress.params.items import Params, parents_of
+from netpress.params.items import parents_of
+from netpress.params.whole import Params
 
 
 @dataclass(frozen=True)

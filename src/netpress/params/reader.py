@@ -22,7 +22,6 @@ from netpress.params.items import (
     Choice,
     Data,
     Distill,
-    Params,
     Shared,
     Train,
     VariantConfig,
@@ -30,6 +29,7 @@ from netpress.params.items import (
 )
 from netpress.params.recipes import Recipe, Runtime
 from netpress.params.schema import parse
+from netpress.params.whole import Params
 
 #: Folders that stages write.
 WRITTEN = ("data/prepared", "data/checked", "models", "metrics", "plots")

@@ -23,7 +23,7 @@ from netpress.core.batches import enough_epochs
 from netpress.core.bn_recalibration import recalibrate
 from netpress.core.context import Context, Method
 from netpress.core.edits import Sizes, resize_edit, sizes_of
-from netpress.core.measure import Quality, count_params, evaluate, evidence
+from netpress.core.measure import Quality, count_params, evaluate, evidence, size_of
 from netpress.core.metrics import CONTROL_VAL_ACC, RIGHT, VAL_ACC
 from netpress.core.networks import build_edited, require_rebuilt
 from netpress.core.resume import Workspace
@@ -33,7 +33,7 @@ from netpress.params.items import Prune
 from netpress.params.plugins import misfit
 from netpress.params.schema import AUTO, LAST
 from netpress.prune.common.channels import remove_channels
-from netpress.prune.common.plan import next_rate_of, plan_rounds, share_epochs, size_of
+from netpress.prune.common.plan import next_rate_of, plan_rounds, share_epochs
 from netpress.prune.common.ranking import Goal
 from netpress.prune.common.reconstruction import reconstruct
 
@@ -112,7 +112,7 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
     share: float | Goal = rate
     if item.scope != "local":
         comparable = getattr(method.module, "COMPARABLE", False)
-        share = Goal(item.scope, comparable, partial(size_of, example=example, until_of=item.until_of), left)
+        share = Goal(item.scope, comparable, partial(size_of, of=item.until_of, image=example.shape[1:]), left)
     removed = remove_channels(network, example, share, item.round_to, score, method.name)
     if item.reconstruct:
         reconstruct(network, full, removed, partial(context.batches, curve.seed, before), item.reconstruct)

@@ -13,7 +13,7 @@ from typing import Any
 from netpress.base.errors import ArtifactError
 from netpress.base.model_id import CONTROL, ModelId
 from netpress.core.metrics import CONTROL_VAL_ACC
-from netpress.params.items import Claim
+from netpress.params.whole import Claim
 from netpress.report import units
 from netpress.report.collect import Study
 from netpress.report.crossed import WITHIN, Crossed, needed

@@ -19,8 +19,9 @@ from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
 from netpress.core.metrics import RIGHT, VAL_ACC, Measured, Metrics, Round, TestMetrics, unpacked
 from netpress.params.families import FAMILIES
-from netpress.params.items import Claim, Experiment, parents_of
+from netpress.params.items import parents_of
 from netpress.params.schema import Strict, parse
+from netpress.params.whole import Claim, Experiment
 
 DATA = Path("metrics/data.json")
 

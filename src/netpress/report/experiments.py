@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from netpress.params.items import Experiment, Published
+from netpress.params.whole import Experiment, Published
 from netpress.report import units
 from netpress.report.claims import Judged
 from netpress.report.collect import Measured, Study

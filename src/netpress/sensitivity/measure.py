@@ -7,10 +7,9 @@ with the network whose normalizations were measured again likewise: what is left
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +17,11 @@ from netpress.base.errors import TrainingError
 from netpress.core.batches import Batch, DeviceSplit, batches_per_epoch
 from netpress.core.bn_recalibration import recalibrate
 from netpress.core.measure import count_params
+from netpress.quantize.common.answers import divergence
 from netpress.sensitivity.changes import Change, Observed, four_bits, half_pruned, half_rank, int8
 
 #: Images that pass through a network at once, at most.
 BATCH = 128
-#: Names the random numbers by which images are drawn.
-STREAM = "sensitivity"
 
 
 @dataclass(frozen=True)
@@ -110,13 +108,6 @@ def measure(
     return rows
 
 
-def drawn(split: DeviceSplit, count: int, seed: int) -> DeviceSplit:
-    """Draw `count` images, or all, with their labels; a function of the seed alone, in the split's order."""
-    chosen = np.random.default_rng([seed, *STREAM.encode()]).permutation(len(split))[:count]
-    places = torch.from_numpy(np.sort(chosen)).to(split.images.device)
-    return replace(split, images=split.images[places], labels=split.labels[places])
-
-
 def look(network: nn.Module, images: DeviceSplit) -> Observed:
     """Return what is seen of `network` on images: of convolutions and linear layers themselves, no subclasses."""
     found: dict[str, tuple[float, float]] = {}
@@ -164,7 +155,6 @@ def logits_of(network: nn.Module, images: DeviceSplit, what: str) -> Tensor:
 
 def effect(original: Tensor, changed: Tensor, labels: Tensor) -> Effect:
     """Compare logits (N, classes) of two networks on the same images with `labels` (N)."""
-    ours, theirs = original.log_softmax(1), changed.log_softmax(1)
-    kl = float((ours.exp() * (ours - theirs)).sum(1).mean())
+    kl = max(divergence(original, changed), 0.0)  # rounding may leave a little below 0
     right, still_right = (int((logits.argmax(1) == labels).sum()) for logits in (original, changed))
-    return Effect(max(kl, 0.0), 100 * (right - still_right) / len(labels))  # rounding may leave a little below 0
+    return Effect(kl, 100 * (right - still_right) / len(labels))

@@ -6,7 +6,7 @@ from typing import Any
 
 from netpress.base.errors import ArtifactError
 from netpress.base.project import MODEL_STAGES
-from netpress.params.items import Params
+from netpress.params.whole import Params
 from netpress.process import environment
 from netpress.report.collect import collect, stale_metrics
 from netpress.report.write import make_report, stale_curves

@@ -4,19 +4,16 @@ Zagoruyko and Komodakis, Paying more attention to attention, https://arxiv.org/a
 is the sum of its channels' squares at each place, so channels need not agree; of one place there is nothing to see.
 """
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from netpress.base.errors import ParamsError
 from netpress.core.taps import Seen, Taps
+from netpress.distill.teaching.pairs import Pair, no_maps, taps_of_pairs
 from netpress.params.schema import Strict
 
 EXAMPLE = {"layers": [["0.1", "0.1"], ["0.3", "0.3"], ["0.5", "0.5"]], "beta": 100.0}
-Pair = Annotated[list[str], Field(min_length=2, max_length=2, description="a layer of the student, one of the teacher")]
 
 
 class Options(Strict):
@@ -28,7 +25,7 @@ class Options(Strict):
 
 def taps(options: Options) -> Taps:
     """Look at one layer of each network for every pair."""
-    return Taps(tuple(ours for ours, _ in options.layers), tuple(theirs for _, theirs in options.layers))
+    return taps_of_pairs(options.layers)
 
 
 def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module | None) -> Tensor:
@@ -59,7 +56,5 @@ def difference(ours: Tensor, theirs: Tensor) -> Tensor:
 def _maps(seen: Seen, layer: str, whose: str) -> Tensor:
     features = seen.features[layer]
     if features.ndim != 4:
-        shape = tuple(features.shape[1:])
-        text = f"layer '{layer}' of the {whose} gives {shape}; name one that gives (channels, height, width)"
-        raise ParamsError([("method_options", f"method_options: {text}")])
+        raise no_maps(layer, whose, tuple(features.shape[1:]))
     return features

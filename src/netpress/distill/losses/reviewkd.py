@@ -6,15 +6,14 @@ the warm-up of the authors' code.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from netpress.base.errors import ParamsError
 from netpress.core.taps import Seen, Shapes, Taps
+from netpress.distill.teaching.pairs import Pair, no_maps, taps_of_pairs
 from netpress.params.schema import Strict
 
 EXAMPLE = {"layers": [["0.1", "0.1"], ["0.3", "0.3"], ["0.5", "0.5"]], "weight": 1.0}
@@ -22,7 +21,6 @@ EXAMPLE = {"layers": [["0.1", "0.1"], ["0.3", "0.3"], ["0.5", "0.5"]], "weight":
 SIDES = (4, 2, 1)
 #: Channels in which features are fused, at most.
 WIDEST = 512
-Pair = Annotated[list[str], Field(min_length=2, max_length=2, description="a layer of the student, one of the teacher")]
 
 
 class Options(Strict):
@@ -34,7 +32,7 @@ class Options(Strict):
 
 def taps(options: Options) -> Taps:
     """Look at one layer of each network for every pair."""
-    return Taps(tuple(ours for ours, _ in options.layers), tuple(theirs for _, theirs in options.layers))
+    return taps_of_pairs(options.layers)
 
 
 def adapter(student: Shapes, teacher: Shapes, options: Options) -> nn.Module:
@@ -46,9 +44,7 @@ def adapter(student: Shapes, teacher: Shapes, options: Options) -> nn.Module:
     for k, (whose, shapes) in enumerate([("student", student), ("teacher", teacher)]):
         for layer in (pair[k] for pair in options.layers):
             if len(shapes[layer]) != 3:
-                gives = f"layer '{layer}' of the {whose} gives {shapes[layer]}"
-                text = f"{gives}; name one that gives (channels, height, width)"
-                raise ParamsError([("method_options", f"method_options: {text}")])
+                raise no_maps(layer, whose, shapes[layer])
     return Review([(student[ours][0], teacher[theirs][0]) for ours, theirs in options.layers])
 
 

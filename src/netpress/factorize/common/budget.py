@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ParamsError
-from netpress.core.measure import count_macs, count_params
+from netpress.core.measure import SIZES, count_params, size_of
 
 #: Layer -> the shapes of its inputs and the values in its outputs, for each time that it runs for one image.
 Calls = dict[str, list[tuple[torch.Size, int]]]
@@ -59,7 +59,7 @@ def ranks_within(
     Raises:
         ParamsError: the cheapest candidates are above the budget.
     """
-    total = count_params(network) if budget.of == "params" else count_macs(network, *budget.image)
+    total = size_of(network, budget.of, budget.image)
     calls = _calls(network, layers, budget.image) if budget.of == "macs" else {}
     names = [layer for layer, found in candidates.items() if found]
     costs, errors = [], []
@@ -71,8 +71,7 @@ def ranks_within(
     picks = knapsack(costs, errors, math.floor(budget.share * total) - fixed)
     if picks is None:
         least = math.ceil((fixed + sum(int(cost.min()) for cost in costs)) / total * 1e4) / 1e4
-        words = {"params": "parameters", "macs": "MACs"}[budget.of]
-        text = f"the smallest that {name} reaches is {least} of the parent's {words}"
+        text = f"the smallest that {name} reaches is {least} of the parent's {SIZES[budget.of]}"
         how = f"raise it to {least} at least, or let method_options leave fewer layers as they are"
         raise ParamsError([("budget", f"budget = {budget.share}: {text}; {how}")])
     return {layer: candidates[layer][pick - 1].rank for layer, pick in zip(names, picks, strict=True) if pick}

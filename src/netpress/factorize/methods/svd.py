@@ -9,10 +9,10 @@ import functools
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from netpress.core.unfolding import rows_of
 from netpress.factorize.common.budget import Candidate
 from netpress.factorize.common.parts import filled, kernel_like, pointwise
 from netpress.factorize.common.ranks import Choose, discarded, rank_of
@@ -92,7 +92,7 @@ def _root(layer: nn.Conv2d | nn.Linear, inputs: Iterator[Tensor], images: int) -
     moment: Tensor | None = None
     seen = 0
     for given in inputs:
-        rows = _rows(layer, given[: images - seen].double())
+        rows = rows_of(layer, given[: images - seen].double())
         moment = rows.T @ rows if moment is None else moment + rows.T @ rows
         seen += len(given)
         if seen >= images:
@@ -101,15 +101,6 @@ def _root(layer: nn.Conv2d | nn.Linear, inputs: Iterator[Tensor], images: int) -
         raise ValueError("the layer was given no input")
     mean = moment.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
     return torch.linalg.cholesky(moment / mean + DAMPING * torch.eye(len(moment), device=moment.device))
-
-
-def _rows(layer: nn.Conv2d | nn.Linear, given: Tensor) -> Tensor:
-    """Return what each output is computed from, a row for each place: (places, I kh kw)."""
-    if isinstance(layer, nn.Linear):
-        return given.flatten(0, -2)
-    padding = (int(layer.padding[0]), int(layer.padding[1]))
-    patches = F.unfold(given, layer.kernel_size, layer.dilation, padding, layer.stride)  # (B, I kh kw, places)
-    return patches.transpose(1, 2).flatten(0, 1)
 
 
 def _chain(layer: nn.Conv2d | nn.Linear, rank: int) -> nn.Sequential:

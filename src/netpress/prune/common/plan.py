@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ParamsError
-from netpress.core.measure import count_macs, count_params
+from netpress.core.measure import SIZES, size_of
 from netpress.params import plugins
 from netpress.params.items import Prune
 from netpress.params.schema import parse
@@ -16,15 +16,8 @@ from netpress.prune.common.channels import remove_channels
 
 #: More rounds than this mean a rate too small to be meant.
 MAX_ROUNDS = 100
-#: What `until` is a share of -> the words for it.
-WORDS = {"params": "parameters", "macs": "multiply-adds"}
 #: Round (from 1) and share of the size left -> the rate of that round, or None.
 NextRate = Callable[[int, float], float | None]
-
-
-def size_of(network: nn.Module, example: Tensor, until_of: str) -> int:
-    """Return what `until` is a share of: parameters, or multiply-adds for one image like `example` (N, C, H, W)."""
-    return count_params(network) if until_of == "params" else count_macs(network, *example.shape[1:])
 
 
 def plan_rounds(
@@ -39,14 +32,14 @@ def plan_rounds(
         ParamsError: a round removes nothing, so that the curve would never end.
     """
     draft = copy.deepcopy(network)
-    start = left = size_of(draft, example, until_of)
+    start = left = size_of(draft, until_of, example.shape[1:])
     plan: list[tuple[float, int]] = []
     while (rate := next_rate(len(plan) + 1, left / start)) is not None:
         remove_channels(draft, example, rate, round_to, _in_order)
-        before, left = left, size_of(draft, example, until_of)
+        before, left = left, size_of(draft, until_of, example.shape[1:])
         if left == before:
             text = f"rate {rate} with round_to {round_to} removes no further channel at {left / start:.3f}"
-            how = f"of the {WORDS[until_of]}; raise until or rate, or lower round_to"
+            how = f"of the {SIZES[until_of]}; raise until or rate, or lower round_to"
             raise ParamsError([("until", f"until: {text} {how}")])
         plan.append((rate, left))
         if len(plan) > MAX_ROUNDS:

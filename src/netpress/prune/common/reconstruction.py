@@ -8,13 +8,13 @@ which the layers before are refitted already. Like Luo et al., ThiNet, https://a
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netpress.core.batches import Batch
+from netpress.core.unfolding import rows_of
 
 #: Share of the inputs' mean square by which changes are held back, so that weights of inputs never seen stay.
 DAMPING = 1e-3
@@ -90,7 +90,7 @@ def _pairs(
     A layer that is called several times for a batch gives as many of each.
     """
     now, before = list[tuple[Tensor, Tensor]](), list[Tensor]()
-    layer = network.get_submodule(name)
+    layer: Any = network.get_submodule(name)
     # What follows may change them in place, such as a ReLU.
     keeps = layer.register_forward_hook(lambda _, inputs, output: now.append((inputs[0].clone(), output.clone())))
     aims = full.get_submodule(name).register_forward_hook(lambda _, __, output: before.append(output.clone()))
@@ -99,20 +99,11 @@ def _pairs(
         full(batch.images)
         for (given, output), aim in zip(now, before, strict=True):
             for chunk in zip(given.split(CHUNK), output.split(CHUNK), aim.split(CHUNK), strict=True):
-                yield _inputs(layer, chunk[0]), _outputs(layer, chunk[1]), _outputs(layer, chunk[2])
+                yield rows_of(layer, chunk[0]), _outputs(layer, chunk[1]), _outputs(layer, chunk[2])
         now.clear()
         before.clear()
     keeps.remove()
     aims.remove()
-
-
-def _inputs(layer: nn.Module, given: Tensor) -> Tensor:
-    """Return what each output is computed from, a row for each place: (n, I kh kw)."""
-    if not isinstance(layer, nn.Conv2d):
-        return given.flatten(0, -2)
-    padding = (int(layer.padding[0]), int(layer.padding[1]))
-    patches = F.unfold(given, layer.kernel_size, layer.dilation, padding, layer.stride)  # (B, I kh kw, places)
-    return patches.transpose(1, 2).flatten(0, 1)
 
 
 def _outputs(layer: nn.Module, output: Tensor) -> Tensor:

@@ -46,13 +46,9 @@ def quantize(model: Trained, options: Options) -> bytes:
     Raises:
         ParamsError: onnxruntime cannot quantize the network.
     """
-    import onnx
-
     images = model.images(options.calibration_images)
     data = prepared(model.onnx)
     if options.equalize:
-        if not pairs_of(onnx.load_from_string(data)):
-            print("no pair of layers whose weights could be equalized", flush=True)
         data = equalized(data)
     if options.correct_bias:
         data = _with_biases(data)
@@ -70,10 +66,13 @@ def equalized(data: bytes) -> bytes:
 
     model = onnx.load_from_string(data)
     tensors = {t.name: t for t in model.graph.initializer}
-    values = {n: numpy_helper.to_array(tensors[n]) for pair in pairs_of(model) for node in pair for n in node.input[1:]}
+    pairs = pairs_of(model)
+    if not pairs:
+        print("no pair of layers whose weights could be equalized", flush=True)
+    values = {n: numpy_helper.to_array(tensors[n]) for pair in pairs for node in pair for n in node.input[1:]}
     for _ in range(SWEEPS):
         change = 0.0
-        for first, second in pairs_of(model):
+        for first, second in pairs:
             scales = scales_between(values[first.input[1]], values[second.input[1]])
             for name in first.input[1:]:  # the weight, and the bias if there is one
                 value = values[name]

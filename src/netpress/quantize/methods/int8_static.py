@@ -12,14 +12,11 @@ bits, 2 * 255 * 64, always fit. `benchmarks/int8.py` compares the two on a proje
 from bisect import bisect_left
 from collections.abc import Collection
 
-import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from netpress.base.errors import ParamsError
-from netpress.core.export import OnnxModule
-from netpress.quantize.common.divergence import divergence
+from netpress.quantize.common.answers import divergence, logits_of
 from netpress.quantize.common.int8 import Calibration, as_int8, layers_of, prepared, ranges_of
 from netpress.quantize.run import Trained
 
@@ -51,41 +48,34 @@ def quantize(model: Trained, options: Options) -> bytes:
     images = model.images(options.calibration_images)
     data = prepared(model.onnx)
     ranges = ranges_of(data, images, options.calibration)
-    names = [node.name for node in layers_of(data)]
+    weights = {node.name: node.input[1] for node in layers_of(data)}
+    names = list(weights)
 
-    def file(in_float: frozenset[str]) -> bytes:
+    def file(in_float: Collection[str]) -> bytes:
         return as_int8(data, ranges, options.reduce_range, "int8_static", in_float)
 
-    whole = file(frozenset())
+    whole = file(())
     if options.max_disagreement == 1:
         return whole
     expected = logits_of(data, images)
 
-    def holds(in_float: Collection[str]) -> bool:
-        found = logits_of(file(frozenset(in_float)), images)
-        return disagreement(found, expected) <= options.max_disagreement
+    def holds(made: bytes) -> bool:
+        return disagreement(logits_of(made, images), expected) <= options.max_disagreement
 
-    if holds(()):
+    if holds(whole):
         return whole
 
     def sensitivity(name: str) -> float:
-        return divergence(expected, logits_of(file(frozenset(names) - {name}), images))
+        return divergence(expected, logits_of(file({*names} - {name}), images))
 
     ranking = sorted(names, key=sensitivity, reverse=True)
-    count = 1 + bisect_left(range(1, len(names)), True, key=lambda number: holds(ranking[:number]))
+    count = 1 + bisect_left(range(1, len(names)), True, key=lambda number: holds(file(ranking[:number])))
     if count >= len(names):
         text = f"max_disagreement = {options.max_disagreement}: more of the {len(images)} images disagree with all"
         text += " layers but one in float; raise it, or choose the method weights or fp16"
         raise ParamsError([("method_options.max_disagreement", f"method_options.{text}")])
-    weights = {node.name: node.input[1] for node in layers_of(data)}
     print(f"{count} of {len(names)} layers stay in float: {', '.join(weights[n] for n in ranking[:count])}", flush=True)
-    return file(frozenset(ranking[:count]))
-
-
-def logits_of(data: bytes, images: np.ndarray) -> Tensor:
-    """Return the logits (n, classes) that a file gives images (n, C, H, W), in batches of 64."""
-    module = OnnxModule(data, torch.get_num_threads())
-    return torch.cat([module(batch) for batch in torch.from_numpy(images).split(64)])
+    return file(ranking[:count])
 
 
 def disagreement(logits: Tensor, others: Tensor) -> float:

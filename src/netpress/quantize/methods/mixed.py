@@ -8,17 +8,14 @@ layers that save most of it for each weight get 8 bits, one after the other, as 
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
-from netpress.quantize.common.divergence import divergence
-from netpress.quantize.common.inputs import replace, tensors_of
+from netpress.quantize.common.answers import divergence, logits_of
+from netpress.quantize.common.inputs import replace
 from netpress.quantize.common.stored import Layer, layers_of, store
 from netpress.quantize.run import Trained
 
@@ -57,12 +54,12 @@ def quantize(model: Trained, options: Options) -> bytes:
     layers = layers_of(graph)
     extra = extra_weights(layers, options.mean_bits)
     images = model.images(options.calibration_images)
-    fp32 = logits(graph, images)
+    fp32 = logits_of(model.onnx, images)
 
     def moved(layer: Layer, bits: int) -> float:
         alone = onnx.load_from_string(model.onnx)
         replace(alone, layer, layer.nearest(bits, block))
-        return divergence(fp32, logits(alone, images))
+        return divergence(fp32, logits_of(alone.SerializeToString(), images))
 
     wide = [layer for layer in layers if not layer.narrow]
     choices = [Choice(x.name, x.weight.size, moved(x, FEW) - moved(x, MANY)) for x in wide]
@@ -92,8 +89,3 @@ def chosen(choices: Iterable[Choice], extra: int) -> set[str]:
             names.add(choice.name)
             extra -= choice.weights
     return names
-
-
-def logits(graph: Any, images: np.ndarray) -> Tensor:
-    """Return what an ONNX model says of images: (n, classes) float32."""
-    return torch.cat(list(tensors_of(graph, graph.graph.output[0].name, images)))
