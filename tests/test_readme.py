@@ -89,7 +89,7 @@ def phrases():
     """What the caption says in figures, made from the metrics."""
     images = f"{committed('data')['val_images']:,} validation images"
     pruned = larger_round()
-    half = committed(PRUNED)["rounds"][1]
+    half, whole = committed(PRUNED)["rounds"][1], models()[STRONG]["macs"]
     return [
         f"{len(models())} models, {IN_WORDS[models()[STRONG]['n_seeds']]} of all that its claims compare",
         f"28x28 pixels, {images}",
@@ -97,6 +97,7 @@ def phrases():
         f"ResNet18 at an eighth of its width ({percent(STRONG)}) in int8 is {times(INT8, STRONG):.1f} times smaller",
         f"in 4 bits is {times(GPTQ, KD_STRONG):.1f} times smaller",
         f"pruned to half of its parameters ({100 * half['val_acc']:.2f} %)",
+        f"with {100 * half['macs'] / whole:.0f} % of its multiply-adds left",
         f"smallest shape is {from_scratch(-1):.2f} points better when it is trained from scratch",
         f"({percent(PLAIN)}, {kilobytes(models()[PLAIN])}) is level with ResNet18 pruned to {kilobytes(pruned)}",
         f"a stronger teacher's student is {points(KD_STRONG, KD_WEAK):.2f} points better than a weaker one's",
