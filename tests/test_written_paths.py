@@ -7,10 +7,10 @@ from project import ROOT
 from ruamel.yaml import YAML
 
 from netpress.base.errors import ArtifactError, ConfigError
+from netpress.base.project import MODEL_STAGES
 from netpress.core import artifacts
 from netpress.graph.checks import load_checked
 from netpress.params import profiles, reader
-from netpress.params.items import MODEL_STAGES
 
 #: Names that would lead out of a folder, or into another one, if a path were made of them.
 OUTSIDE = ["../x", "..", ".", "/tmp/x", "a/../../x", "a\\..\\x", "a\0b", "a/b", "~", "a\n", "C:x", "%2e%2e", ""]
