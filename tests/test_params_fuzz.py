@@ -11,9 +11,9 @@ from params_mutants import NASTY, mutant
 
 from netpress.base.errors import ConfigError
 from netpress.graph.checks import load_checked
-from netpress.params import items as config
 from netpress.params import reader
 from netpress.params.document import parse_document
+from netpress.params.whole import Params
 from netpress.params.yaml_reader import MAX_BYTES
 
 SECONDS_EACH = 5.0
@@ -36,7 +36,7 @@ def survey(folder, seeds):
             assert all("\x1b" not in line and "\0" not in line for line in lines), (seed, lines)
         else:
             outcome["accepted"] += 1
-            assert isinstance(params, config.Params), seed
+            assert isinstance(params, Params), seed
             assert reader.read(path) == load_yaml(str(path)), f"mutant {seed} is read otherwise than DVC reads it"
         longest = max(longest, time.process_time() - start)
         assert longest < SECONDS_EACH, f"mutant {seed} took {longest:.1f} s"
