@@ -350,10 +350,27 @@ def test_the_slider_changes_the_winner_and_the_axis_the_chart(opened):
     cheap = opened.locator("#choice").inner_text()
     assert cheap != dearest and "multiply-adds" in cheap
     assert opened.locator("#winner").inner_text() in opened.locator("#chart svg").text_content()
-    assert opened.locator("#amount").inner_text().startswith("at most ")
     opened.select_option("#axis", "ms")
     opened.wait_for_function("document.querySelector('#chart svg').textContent.includes('Time of an image')")
-    assert opened.locator("#amount").inner_text().endswith(" ms")
+    assert opened.locator("#amount").input_value().endswith(" ms")
+
+
+def test_a_budget_that_is_written_counts_to_the_unit(opened):
+    costs = opened.evaluate("JSON.parse(document.getElementById('content').textContent).axes")
+    axis = opened.locator("#axis").input_value()
+    cheapest = min(costs[axis]["costs"].values())
+    field, slider, choice = opened.locator("#amount"), opened.locator("#budget"), opened.locator("#choice")
+    field.fill(str(cheapest))
+    assert not choice.inner_text().startswith("No network fits")
+    assert costs[axis]["costs"][opened.locator("#winner").inner_text()] == cheapest
+    at = slider.input_value()
+    field.fill(str(cheapest - 1))
+    assert choice.inner_text().startswith("No network fits")
+    field.fill("much")
+    assert field.get_attribute("aria-invalid") == "true" and choice.inner_text().startswith("No network fits")
+    field.fill(f"{cheapest / 1000} kB")
+    assert field.get_attribute("aria-invalid") == "false" and not choice.inner_text().startswith("No network fits")
+    assert slider.input_value() == at
 
 
 def test_an_address_with_a_model_opens_its_entry_again_and_again(opened):

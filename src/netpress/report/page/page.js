@@ -42,6 +42,7 @@
 
   const SCALES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
   const rounded = (value) => Number(value.toPrecision(3));
+  const roundedUp = (value) => rounded(value) < value ? rounded(value * 1.005) : rounded(value);
   function amount(value, unit) {
     if (unit === "ms") return `${value} ms`;
     const [factor, prefix] = SCALES.find(([factor]) => value >= factor) ?? [1, ""];
@@ -49,7 +50,13 @@
     return `${rounded(value / factor)} ${prefix}${short ? "" : " "}${unit}`.replace("  ", " ");
   }
 
-  const [select, slider] = [byId("axis"), byId("budget")];
+  // A number as people write it, "40 kB" or "1.5M", or NaN; the unit is that of the axis.
+  function written(text) {
+    const [, number, prefix] = /^\s*(\d+\.?\d*|\.\d+)\s*([kMG]?)/.exec(text.replaceAll(",", "")) ?? [];
+    return Number(number) * (SCALES.find(([, one]) => one === prefix)?.[0] ?? 1);
+  }
+
+  const [select, slider, field] = [byId("axis"), byId("budget"), byId("amount")];
   const axisNow = () => content.axes[select.value];
   const costs = (axis) => Object.values(axis.costs);
   let front = null;
@@ -60,27 +67,37 @@
     return [Math.min(...costs(axis)) / 1.2, Math.max(...costs(axis)) * 1.02];
   }
 
-  function limitNow() {
+  let limit = Infinity; // the budget
+
+  function slide() {
     const [low, high] = ends(axisNow());
-    return rounded(low * (high / low) ** (slider.value / 1000));
+    limit = rounded(low * (high / low) ** (slider.value / 1000));
+    field.setAttribute("aria-invalid", "false");
+    show();
   }
 
-  function setLimit(limit) {
+  function setLimit(value) {
     const [low, high] = ends(axisNow());
-    slider.value = Math.ceil((1000 * Math.log(limit / low)) / Math.log(high / low)) + 3;
+    slider.value = Math.ceil((1000 * Math.log(value / low)) / Math.log(high / low));
+    limit = value;
   }
 
-  function stepNow() {
-    const limit = limitNow();
-    return axisNow().steps.filter((step) => step.limit <= limit).pop();
+  // What cannot be read as a number is marked, and the budget stays.
+  function write() {
+    const value = written(field.value);
+    field.setAttribute("aria-invalid", !(value > 0));
+    if (!(value > 0)) return;
+    setLimit(value);
+    show();
   }
 
   // What fits is told in words; the chart, if it is drawn already, follows.
   async function show() {
-    const [axis, limit, step] = [axisNow(), limitNow(), stepNow()];
+    const axis = axisNow();
+    const step = axis.steps.filter((one) => one.limit <= limit).pop();
     winner = step?.model ?? "";
     const [first, ...rest] = step ? step.text.trimEnd().split("\n") : [];
-    byId("amount").textContent = `at most ${amount(limit, axis.unit)}`;
+    if (document.activeElement !== field) field.value = amount(limit, axis.unit);
     slider.setAttribute("aria-valuetext", `at most ${amount(limit, axis.unit)}`);
     byId("winner").textContent = winner;
     byId("winner").href = step ? `#${winner.split("/").slice(0, 2).join("/")}` : "#models";
@@ -100,9 +117,8 @@
 
   // The budget stays that of the model that was named.
   async function changeAxis() {
-    const cost = axisNow().costs[winner];
-    slider.value = 1000;
-    if (cost) setLimit(cost);
+    field.setAttribute("aria-invalid", "false");
+    setLimit(roundedUp(axisNow().costs[winner] ?? ends(axisNow())[1]));
     await drawFront();
   }
 
@@ -131,6 +147,7 @@
   // The large charts first; those of the models once the page is at rest, so that they are there when it is printed.
   const rest = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
   async function drawAll() {
+    if (select && limit === Infinity) setLimit(roundedUp(ends(axisNow())[1]));
     if (select) await drawFront();
     if (content.pruning) await draw(byId("curves"), content.pruning);
     document.documentElement.dataset.ready = "yes";
@@ -143,7 +160,8 @@
 
   if (select) {
     select.addEventListener("change", changeAxis);
-    slider.addEventListener("input", show);
+    slider.addEventListener("input", slide);
+    field.addEventListener("input", write);
   }
   byId("open").addEventListener("click", (event) => {
     const open = entries.some((entry) => !entry.open);
