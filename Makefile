@@ -45,9 +45,11 @@ verify: setup ## run the committed results again and compare (ARGS=--quick compa
 audit: setup ## report known vulnerabilities of the pinned requirements
 	@scripts/audit.sh
 
-docs: setup ## build the site of docs/ in site/, in an environment of its own; a dead link is an error
+docs: setup ## build the site of docs/ in site/, with the report of the committed metrics; a dead link is an error
 	@.venv/bin/uv run --quiet --no-project --python .venv/bin/python --isolated --with-requirements requirements-docs.txt \
 		sphinx-build -q -W --keep-going -c docs . site
+	@$(RUN) python stages/aggregate.py > /dev/null
+	@cp reports/index.html site/report.html
 
 lock: setup ## compile requirements*.in again (UPGRADE=--upgrade takes newer versions)
 	@$(UV_COMPILE) -o requirements.txt requirements.in
