@@ -4,6 +4,7 @@ import atexit
 import functools
 import json
 import os
+import shlex
 import shutil
 import struct
 import subprocess
@@ -148,6 +149,23 @@ def copy_of(finished, folder, **changes):
     shutil.copytree(finished, folder, symlinks=True)
     if changes:
         write_params(folder, YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8")) | changes)
+    return folder
+
+
+def committed(finished, folder):
+    """Copy a project that was run to `folder`, as a Git repository in which all of it is committed."""
+    copy_of(finished, folder)
+    (folder / ".dvc/config.local").unlink()  # which says that there is no Git
+    for command in (
+        "git init -q -b main",
+        "git config user.name test",
+        "git config user.email test@example.invalid",
+        "dvc commit --force --quiet",
+        "git add -A",
+        "git commit -q -m models",
+    ):
+        done = run(folder, *shlex.split(command))
+        assert done.returncode == 0, done.stdout
     return folder
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from little import copy_of, run
+from little import committed, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive]
 DOC = Path(__file__).parent.parent / "docs/experiments.md"
@@ -16,19 +16,7 @@ SECTIONS = re.findall(r"^## (.*?)$.*?```sh\n(.*?)```", DOC.read_text(encoding="u
 
 @pytest.fixture(scope="module")
 def project(little_run, tmp_path_factory):
-    folder = copy_of(little_run, tmp_path_factory.mktemp("experiments") / "project")
-    (folder / ".dvc/config.local").unlink()  # which says that there is no Git
-    for command in (
-        "git init -q -b main",
-        "git config user.name test",
-        "git config user.email test@example.invalid",
-        "dvc commit --force --quiet",
-        "git add -A",
-        "git commit -q -m models",
-    ):
-        done = run(folder, *shlex.split(command))
-        assert done.returncode == 0, done.stdout
-    return folder
+    return committed(little_run, tmp_path_factory.mktemp("experiments") / "project")
 
 
 def test_the_page_has_a_block_for_each_thing_to_do():

@@ -440,7 +440,10 @@ def test_what_cannot_be_measured_is_told_in_a_line(here, capsys):
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert "model.safetensors is not what was written" in refusal(capsys, "factorize/tucker")
     shutil.rmtree(here / "models/distill/kd")
-    assert "error: distill/kd is not made here; run 'dvc repro distill@kd'\n" in refusal(capsys, "distill/kd")
+    assert (
+        "error: distill/kd is not made here; run 'dvc repro distill@kd', or 'dvc pull' where it was pushed\n"
+        in refusal(capsys, "distill/kd")
+    )
     manifest = here / "data/prepared/manifest.json"
     manifest.unlink()
     assert "manifest.json is missing; run 'dvc repro prepare'" in refusal(capsys, "train/teacher")

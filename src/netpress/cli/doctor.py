@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
+from netpress.cli._unpulled import to_pull
 from netpress.execute.slots import cores
 from netpress.process.blame import blamed
+from netpress.process.commands import changed_stages, has_git
 from netpress.process.environment import cpu_name
 
 if TYPE_CHECKING:
@@ -96,7 +98,8 @@ def table(findings: list[Line]) -> str:
 def examine(root: Path, every_image: bool = False, timed: bool = True) -> Iterator[Line]:
     """Yield the findings for the project in `root`.
 
-    `every_image` opens each image of the data source; `timed` also says how fast the processor is, in about a second.
+    `every_image` opens each image of the data source; `timed` also says how fast the processor is and what could be
+    pulled, in about a second each.
     """
     version = platform.python_version()
     yield Line("ok" if sys.version_info >= (3, 11, 4) else "FAIL", "python", f"{version} (3.11.4 or later)")
@@ -109,6 +112,8 @@ def examine(root: Path, every_image: bool = False, timed: bool = True) -> Iterat
         yield _proposal()
     yield from _machine(root)
     yield from _rwlock(root)
+    if timed:
+        yield from _unpulled(root)
     yield from _project(root, every_image)
 
 
@@ -183,6 +188,17 @@ def _rwlock(root: Path) -> Iterator[Line]:
     except ValueError:
         remedy = f"free some space and, unless a dvc is running here, run 'rm {RWLOCK}'"
         yield Line("FAIL", "rwlock", f"{RWLOCK} is cut off, as a full disk leaves it, and dvc cannot run:\n{remedy}")
+
+
+def _unpulled(root: Path) -> Iterator[Line]:
+    if not has_git(root) or not (root / "dvc.lock").is_file():
+        return
+    try:
+        line = to_pull(root, changed_stages(root))
+    except NetpressError:  # dvc cannot run here, of which the other lines say why
+        return
+    if line:
+        yield Line("warn", "outputs", line)
 
 
 def _project(root: Path, every_image: bool) -> Iterator[Line]:

@@ -20,6 +20,7 @@ from netpress.base.errors import NetpressError
 from netpress.base.project import find_root
 from netpress.base.words import some
 from netpress.cli._arguments import whole_number
+from netpress.cli._unpulled import to_pull
 from netpress.process.lock import held
 from netpress.process.warm import WARM, Warm
 
@@ -80,6 +81,8 @@ def _run(root: Path, names: Sequence[str], at_once: int | None) -> None:
         forget(root)
         print("everything is up to date")
         return
+    if line := to_pull(root, {stage: changed[stage] for stage in jobs if stage in changed}):
+        print(f"note: {line}")
     width = at_once or slots(params.runtime)
     eta = Eta(training_work(root, jobs))
     ended: dict[End, list[str]] = {end: [] for end in End}

@@ -101,7 +101,9 @@ def _load(root: Path, name: str, seed: int | None) -> "Loaded":
         known = list(reader.load(root / "params.yaml").items())
         if not is_id or model.base not in known:
             raise ConfigError(f"no model '{name}'{near_or_known(name, known)}")
-        raise ArtifactError(f"{name} is not made here; run 'dvc repro {model.stage}'")
+        raise ArtifactError(
+            f"{name} is not made here; run 'dvc repro {model.stage}', or 'dvc pull' where it was pushed"
+        )
     known_seeds = artifacts.read_seeds(model.folder(root))
     if seed is not None and len(known_seeds) > 1 and seed not in known_seeds:
         raise ConfigError(f"--seed {seed}: {name} has the seeds {', '.join(map(str, known_seeds))}; name one of them")
