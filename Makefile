@@ -56,5 +56,6 @@ lock: setup ## compile requirements*.in again (UPGRADE=--upgrade takes newer ver
 	@$(UV_COMPILE) -o requirements-timm.txt requirements-timm.in
 	@$(UV_COMPILE) -o requirements-openvino.txt requirements-openvino.in
 	@$(UV_COMPILE) -o requirements-s3.txt requirements-s3.in
+	@$(UV_COMPILE) -o requirements-ray.txt requirements-ray.in
 	@$(UV_COMPILE) -o requirements-docs.txt requirements-docs.in
 	@$(UV_COMPILE) -o requirements-dev.txt requirements-dev.in
