@@ -17,7 +17,7 @@ from test_stop import MESSAGE
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.execute import ray as on_ray
-from netpress.execute.ray import RETRIES, LostError, OnRay, insist, share, stage, wait_for_loss
+from netpress.execute.ray import RETRIES, LostError, OnRay, insist, refusal, share, stage, wait_for_loss
 
 ON_RAY = ("python", "-m", "netpress", "run", "--on", "ray")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra: requirements-ray.txt")
@@ -127,6 +127,17 @@ def test_an_address_without_on_is_a_mistake_of_usage(tmp_path):
     done = run(tmp_path, "python", "-m", "netpress", "run", "--address", "auto")
     assert done.returncode == 2
     assert done.stdout.splitlines()[-1] == "python -m netpress run: error: --address needs --on ray"
+
+
+def test_a_head_that_asks_for_a_token_is_told_as_such():
+    class AuthenticationError(Exception):
+        """Ray's own, by its name."""
+
+    try:
+        raise ConnectionError("Failed to connect to Ray cluster at head:6379") from AuthenticationError("no token")
+    except ConnectionError as error:
+        assert refusal(error).endswith("set RAY_AUTH_MODE=token, with the ~/.ray/auth_token of its head here")
+    assert "'ray start --head" in refusal(ConnectionError("nobody there"))
 
 
 @needs_ray

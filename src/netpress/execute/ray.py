@@ -157,6 +157,14 @@ def share(nodes: Sequence[Mapping[str, float]], threads: int, device: str) -> tu
     return slots, gpus
 
 
+def refusal(error: Exception) -> str:
+    """Return in one line why Ray does not take a connection, and what to do."""
+    first = str(error).strip().partition("\n")[0]
+    if type(error.__cause__).__name__ == "AuthenticationError":  # where an address is given, Ray does not ask by itself
+        return f"{first}: it asks for a token; set RAY_AUTH_MODE=token, with the ~/.ray/auth_token of its head here"
+    return f"{first}; 'ray start --head --port=6379' starts one, and without --address the run has its own"
+
+
 def insist(attempt: Callable[[], Iterable[bytes | int]], say: Callable[[bytes], object]) -> int:
     """Return the exit code of a stage, begun again where its node or process is lost.
 
@@ -228,11 +236,7 @@ class Server:
                 socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
             ray.init(address=address, log_to_driver=False, **own if address == "local" else {})
         except (OSError, RuntimeError, ValueError) as error:  # nobody there; other versions; no address
-            first = str(error).strip().partition("\n")[0]
-            raise NetpressError(
-                f"no Ray to work with at {address!r}: {first}; 'ray start --head --port=6379' starts one, and "
-                "without --address the run has its own"
-            ) from None
+            raise NetpressError(f"no Ray to work with at {address!r}: {refusal(error)}") from None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.slots, gpus = share(nodes, threads, device)
         self._task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(stage)
