@@ -133,10 +133,10 @@ def test_a_head_that_asks_for_a_token_is_told_as_such():
     class AuthenticationError(Exception):
         """Ray's own, by its name."""
 
-    try:
-        raise ConnectionError("Failed to connect to Ray cluster at head:6379") from AuthenticationError("no token")
-    except ConnectionError as error:
-        assert refusal(error).endswith("set RAY_AUTH_MODE=token, with the ~/.ray/auth_token of its head here")
+    refused = ConnectionError("Failed to connect to Ray cluster at head:6379")
+    refused.__cause__ = RuntimeError("RPC error")
+    refused.__cause__.__context__ = AuthenticationError("no token")
+    assert refusal(refused).endswith("set RAY_AUTH_MODE=token, with the ~/.ray/auth_token of its head here")
     assert "'ray start --head" in refusal(ConnectionError("nobody there"))
 
 
