@@ -160,10 +160,7 @@ def share(nodes: Sequence[Mapping[str, float]], threads: int, device: str) -> tu
 def refusal(error: Exception) -> str:
     """Return in one line why Ray does not take a connection, and what to do."""
     first = str(error).strip().partition("\n")[0]
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    if "AuthenticationError" in {type(one).__name__ for one in causes}:  # at an address Ray does not look for a token
+    if "AuthenticationError" in str(error.__cause__):  # a traceback in words; Ray looks for no token at an address
         return f"{first}: it asks for a token; set RAY_AUTH_MODE=token, with the ~/.ray/auth_token of its head here"
     return f"{first}; 'ray start --head --port=6379' starts one, and without --address the run has its own"
 
