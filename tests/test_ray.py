@@ -16,8 +16,9 @@ from test_execute import gone, wait_until
 from test_stop import MESSAGE
 
 from netpress.base.errors import ConfigError, NetpressError
-from netpress.execute import ray as on_ray
-from netpress.execute.ray import RETRIES, LostError, OnRay, insist, refusal, share, stage, wait_for_loss
+from netpress.execute import ray_tasks
+from netpress.execute.ray import OnRay
+from netpress.execute.ray_tasks import RETRIES, LostError, insist, refusal, share, stage, wait_for_loss
 
 ON_RAY = ("python", "-m", "netpress", "run", "--on", "ray")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra: requirements-ray.txt")
@@ -105,15 +106,15 @@ def test_a_node_has_the_variables_of_the_run_and_not_those_of_ray(tmp_path, monk
 
 
 def test_a_head_that_is_gone_is_noticed(monkeypatch):
-    monkeypatch.setattr(on_ray, "LOOK", 0.01)
-    monkeypatch.setattr(on_ray, "PATIENCE", 0.05)
+    monkeypatch.setattr(ray_tasks, "LOOK", 0.01)
+    monkeypatch.setattr(ray_tasks, "PATIENCE", 0.05)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         head = server.getsockname()
     wait_for_loss(head)
 
 
 def test_without_ray_the_error_says_how_to_install_it(tmp_path, monkeypatch, runtime):
-    monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
+    monkeypatch.setattr("netpress.execute.ray.find_spec", lambda name: None)
     with pytest.raises(NetpressError, match=r"needs the package ray; run: .*install -r requirements-ray.txt"):
         OnRay(tmp_path, "local", runtime)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from little import committed, copy_of, results, run
+from project import stages_run
 from ruamel.yaml import YAML
 
 from netpress.cli import doctor
@@ -54,10 +55,6 @@ def clone(origin, folder):
     return folder
 
 
-def stages_run(text):
-    return re.findall(r"Running stage '(.*?)'", text)
-
-
 @pytest.fixture(scope="module")
 def project(little_run, tmp_path_factory):
     """The little project, committed; no remote is set."""
@@ -98,7 +95,7 @@ def check_clone(origin, folder):
     follow(folder, pull)
     assert results(folder) == results(origin)
     said = follow(folder, repro)
-    assert stages_run(said) == [] and "up to date" in said
+    assert stages_run(said) == set() and "up to date" in said
     assert "nothing found" in follow(folder, verify)
     assert run(folder, "git", "status", "--porcelain").stdout == ""
     _, spec = load_model(folder / "models/distill/kd")
@@ -134,7 +131,7 @@ def test_one_model_alone(pushed, tmp_path):
 
 def test_where_nothing_is_changed_nothing_is_run(pushed, tmp_path):
     folder = clone(pushed, tmp_path / "clone")
-    assert stages_run(follow(folder, *BLOCKS["One thing changed, the rest pulled"])) == []
+    assert stages_run(follow(folder, *BLOCKS["One thing changed, the rest pulled"])) == set()
 
 
 def test_before_the_pull_the_remote_is_named(pushed, tmp_path):

@@ -45,9 +45,7 @@ class Warm:
         self.path = str(Path(self._folder.name) / "socket")  # short, as sockets want it
 
     def __enter__(self) -> Self:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(self.path)
-        listener.listen(64)  # before it is ready: connections wait in the queue
+        listener = listening(self.path)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "netpress.process.warm", str(listener.fileno())],
             stdin=subprocess.PIPE,  # which breaks when this process ends, however: then it ends too
@@ -63,6 +61,26 @@ class Warm:
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()
+
+
+def listening(path: str) -> socket.socket:
+    """Return a socket at `path` in whose queue connections wait until somebody serves it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(64)
+    return listener
+
+
+def received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Return what `handed_over` sends, and the standard streams of who asked; nothing where it has ended meanwhile."""
+    head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+    data = bytearray()
+    while len(data) < min(int.from_bytes(head, "big"), MOST):
+        if not (part := connection.recv(MOST)):
+            return {}, []
+        data += part
+    request: dict[str, Any] = json.loads(data or b"{}")
+    return request, descriptors
 
 
 def handed_over(wait: bool = True) -> int | None:
@@ -150,14 +168,10 @@ def _work(connection: socket.socket, life: int) -> None:
     """Become the process that asked: its streams, folder, environment and arguments; never returns."""
     code = 70
     try:
-        head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
-        if not head:  # who asked has ended while this process was loading
+        request, descriptors = received(connection)
+        if not request:  # who asked has ended while this process was loading
             code = 0
             return
-        data = bytearray()
-        while len(data) < min(int.from_bytes(head, "big"), MOST):
-            data += connection.recv(MOST)
-        request = json.loads(data)
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
             os.close(descriptor)

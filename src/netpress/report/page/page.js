@@ -67,12 +67,11 @@
     return [Math.min(...costs(axis)) / 1.2, Math.max(...costs(axis)) * 1.02];
   }
 
-  let limit = Infinity; // the budget
+  let limit; // the budget
 
   function slide() {
     const [low, high] = ends(axisNow());
     limit = rounded(low * (high / low) ** (slider.value / 1000));
-    field.setAttribute("aria-invalid", "false");
     show();
   }
 
@@ -85,10 +84,10 @@
   // What cannot be read as a number is marked, and the budget stays.
   function write() {
     const value = written(field.value);
-    field.setAttribute("aria-invalid", !(value > 0));
-    if (!(value > 0)) return;
-    setLimit(value);
-    show();
+    if (value > 0) {
+      setLimit(value);
+      show();
+    } else field.setAttribute("aria-invalid", "true");
   }
 
   // What fits is told in words; the chart, if it is drawn already, follows.
@@ -97,6 +96,7 @@
     const step = axis.steps.filter((one) => one.limit <= limit).pop();
     winner = step?.model ?? "";
     const [first, ...rest] = step ? step.text.trimEnd().split("\n") : [];
+    field.setAttribute("aria-invalid", "false");
     if (document.activeElement !== field) field.value = amount(limit, axis.unit);
     slider.setAttribute("aria-valuetext", `at most ${amount(limit, axis.unit)}`);
     byId("winner").textContent = winner;
@@ -117,7 +117,6 @@
 
   // The budget stays that of the model that was named.
   async function changeAxis() {
-    field.setAttribute("aria-invalid", "false");
     setLimit(roundedUp(axisNow().costs[winner] ?? ends(axisNow())[1]));
     await drawFront();
   }
@@ -147,7 +146,6 @@
   // The large charts first; those of the models once the page is at rest, so that they are there when it is printed.
   const rest = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
   async function drawAll() {
-    if (select && limit === Infinity) setLimit(roundedUp(ends(axisNow())[1]));
     if (select) await drawFront();
     if (content.pruning) await draw(byId("curves"), content.pruning);
     document.documentElement.dataset.ready = "yes";
@@ -159,6 +157,7 @@
   }
 
   if (select) {
+    setLimit(roundedUp(ends(axisNow())[1]));
     select.addEventListener("change", changeAxis);
     slider.addEventListener("input", slide);
     field.addEventListener("input", write);
