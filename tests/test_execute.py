@@ -12,16 +12,20 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from little import environment
+import yaml
+from little import ROOT, environment
 from rich.console import Console
 
 from netpress.base import files
-from netpress.execute import lock_file
+from netpress.base.project import MODEL_STAGES
+from netpress.execute import lock_file, processes
 from netpress.execute.board import Board, last_line
 from netpress.execute.eta import Eta
-from netpress.execute.local import End, Outcome, execute, fault, log_of
+from netpress.execute.local import End, Outcome, execute, fault, script_of
 from netpress.execute.lock_file import BEFORE, HEAD, LockFile
+from netpress.execute.processes import log_of
 from netpress.graph.jobs import Job
+from netpress.process.ahead import AHEAD
 
 #: Seconds until a test gives up.
 LONG = 30
@@ -41,8 +45,11 @@ def graph(**needs):
     return {stage: Job(stage, frozenset(found.split())) for stage, found in needs.items()}
 
 
-def run(root, jobs, scripts, changed=None, slots=1, order=None):
-    """Execute `jobs`, each with its script, or one that does well; `order` is of the whole graph."""
+def run(root, jobs, scripts, changed=None, slots=1, order=None, ahead="exit 3", started=lambda *_: None):
+    """Execute `jobs`, each with its script, or one that does well; `order` is of the whole graph.
+
+    `ahead` is the script of processes ahead of a stage.
+    """
     if not (root / "dvc.lock").exists():
         (root / "dvc.lock").write_text(HEAD)
 
@@ -50,7 +57,9 @@ def run(root, jobs, scripts, changed=None, slots=1, order=None):
         return ["sh", "-c", scripts.get(stage, done(stage))]
 
     changed, lock = jobs if changed is None else changed, LockFile(root, order or jobs)
-    return execute(jobs, changed, root, lock, slots, lambda stage: 1.0, lambda stage: None, command)
+    return execute(
+        jobs, changed, root, lock, slots, lambda stage: 1.0, started, command, lambda stage: ["sh", "-c", ahead, stage]
+    )
 
 
 def ends(outcomes):
@@ -182,6 +191,94 @@ def test_a_stage_ends_when_the_run_is_killed(tmp_path):
     assert "stopped: run the same command" in log_of(tmp_path, "a").read_text()
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(processes, "AHEAD_AFTER", 0.0)
+
+
+def test_free_slots_make_further_seeds_of_what_runs(tmp_path, at_once):
+    """The stage waits for two processes ahead of it, which alone are told what they are."""
+    begun = []
+    ahead = f'test "$0" = a && test ${AHEAD} = 1 && mkdir one || mkdir two; sleep 1000'
+    script = f'test -z "${AHEAD}" && until [ -e one -a -e two ]; do sleep 0.02; done\n{done("a")}'
+    jobs = {"a": Job("a", frozenset(), seeds=4)}
+    outcomes = run(tmp_path, jobs, {"a": script}, slots=3, ahead=ahead, started=lambda *job: begun.append(job))
+    (outcome,) = outcomes
+    assert outcome.end is End.DONE
+    assert begun == [("a", 1), ("a", 2), ("a", 3)]
+    assert outcome.worked > outcome.seconds
+
+
+def test_a_job_has_no_more_processes_than_seeds(tmp_path, at_once):
+    jobs = {"a": Job("a", frozenset(), seeds=2), "b": Job("b", frozenset())}
+    begun = []
+    scripts = dict.fromkeys(jobs, "until [ -e taken ]; do sleep 0.02; done; sleep 0.2")
+    ahead = "mkdir taken; sleep 1000"
+    outcomes = run(tmp_path, jobs, scripts, slots=9, ahead=ahead, started=lambda *job: begun.append(job))
+    assert ends(outcomes) == dict.fromkeys(jobs, End.DONE)
+    assert sorted(begun) == [("a", 1), ("a", 2), ("b", 1)]
+
+
+def test_jobs_come_before_further_seeds(tmp_path, at_once):
+    """Both slots are taken by jobs until one has ended."""
+    jobs = {stage: Job(stage, frozenset(), seeds=2) for stage in "abc"}
+    scripts = {stage: f"test -e ahead && exit 1; touch {stage}; sleep 0.1" for stage in "ab"}
+    scripts["c"] = "until [ -e ahead ]; do sleep 0.02; done; test -e a -a -e b"
+    ahead = "touch ahead; sleep 1000"
+    assert ends(run(tmp_path, jobs, scripts, slots=2, ahead=ahead)) == dict.fromkeys(jobs, End.DONE)
+
+
+def test_the_most_urgent_job_gets_the_further_process(tmp_path, at_once):
+    jobs = {
+        "a": Job("a", frozenset(), seeds=2),
+        "b": Job("b", frozenset(), seeds=2),
+        "c": Job("c", frozenset("b")),
+    }
+    scripts = dict.fromkeys("ab", "until [ -e taken ]; do sleep 0.02; done")
+    assert ends(run(tmp_path, jobs, scripts, slots=3, ahead='echo "$0" >taken; sleep 1000')) == dict.fromkeys(
+        jobs, End.DONE
+    )
+    assert (tmp_path / "taken").read_text() == "b\n"
+
+
+def test_processes_ahead_end_with_their_job_and_with_the_run(tmp_path, at_once):
+    ahead = "echo $$ >pid.new; mv pid.new pid; sleep 1000; sleep 1000"
+    jobs = {"a": Job("a", frozenset(), seeds=2)}
+    script = "until [ -e pid ]; do sleep 0.02; done"
+    assert ends(run(tmp_path, jobs, {"a": f"{script}; exit 1"}, slots=2, ahead=ahead)) == {"a": End.FAILED}
+    wait_until(lambda: gone(pid_in(tmp_path / "pid")))
+    (tmp_path / "pid").unlink()
+    jobs |= {"b": Job("b", frozenset())}
+    with closing(run(tmp_path, jobs, {"a": "sleep 1000", "b": script}, slots=3, ahead=ahead)) as outcomes:
+        assert next(outcomes).stage == "b"
+        assert not gone(pid_in(tmp_path / "pid"))
+    wait_until(lambda: gone(pid_in(tmp_path / "pid")))
+
+
+def test_a_process_ahead_that_ends_is_not_begun_again_and_its_failure_is_not_the_jobs(tmp_path, at_once):
+    begun = []
+    jobs = {"a": Job("a", frozenset(), seeds=9)}
+    scripts = {"a": "until [ -e tried ]; do sleep 0.02; done; sleep 0.3"}
+    outcomes = run(tmp_path, jobs, scripts, slots=2, ahead="touch tried; exit 1", started=lambda *x: begun.append(x))
+    assert ends(outcomes) == {"a": End.DONE}
+    assert begun == [("a", 1), ("a", 2)]
+
+
+def test_short_jobs_get_no_further_process(tmp_path):
+    jobs = {"a": Job("a", frozenset(), seeds=9)}
+    assert ends(run(tmp_path, jobs, {"a": "sleep 0.2; test ! -e ahead"}, slots=2, ahead="touch ahead")) == {
+        "a": End.DONE
+    }
+
+
+def test_scripts_of_stages_are_those_of_dvc_yaml():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for section in MODEL_STAGES:
+        stage = stages[section]
+        name = f"{section}@net" if "foreach" in stage else section
+        assert ["python", *script_of(name)] == stage.get("do", stage)["cmd"].replace("${key}", "net").split()
+
+
 def test_new_entries_stand_in_the_order_of_the_graph(tmp_path):
     """Those that were there keep their places, which are not the graph's in a project with a history."""
     (tmp_path / "dvc.lock").write_text(HEAD + entry("old2") + entry("old1"))
@@ -259,12 +356,14 @@ def shown(tmp_path, **console):
     board = Board(
         tmp_path, Eta(dict.fromkeys(["train@a", "train@b", "prune"], 0.0)), 3, 2, Console(file=out, **console)
     )
-    board.started("train@a")
-    board.ended(Outcome("train@a", End.DONE, 62.0))
-    board.started("prune")
+    board.started("train@a", 1)
+    board.ended(Outcome("train@a", End.DONE, 62.0, 62.0))
+    board.started("prune", 1)
+    board.started("prune", 2)
     files.write_text(log_of(tmp_path, "prune"), "error: too much was cut away\n")
-    board.ended(Outcome("prune", End.FAILED, 3.0))
-    board.started("train@b")
+    board.ended(Outcome("prune", End.FAILED, 3.0, 3.0))
+    board.started("train@b", 1)
+    board.started("train@b", 2)
     files.write_text(log_of(tmp_path, "train@b"), "x\ntrain/b seed 0  epoch 2/9  loss 1.20  ETA 0:41\n\n")
     return board, out.getvalue()
 
@@ -276,9 +375,11 @@ def test_without_a_terminal_a_line_where_a_job_begins_or_ends(tmp_path):
         "train@a: begins",
         "train@a: done in 1:02  (1 of 3 jobs, 0:00, about 0:04 left)",
         "prune: begins",
+        "prune: 2 seeds at once",
         "prune: FAILED after 0:03",
         "    error: too much was cut away",
         "train@b: begins",
+        "train@b: 2 seeds at once",
     ]
 
 
@@ -289,7 +390,7 @@ def test_on_a_terminal_a_line_for_each_job_that_runs_and_a_total(tmp_path):
     console = Console(file=io.StringIO(), width=90)
     console.print(board)
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
-        "train@b  0:00  seed 0  epoch 2/9  loss 1.20  ETA 0:41",
+        "train@b x2  0:00  seed 0  epoch 2/9  loss 1.20  ETA 0:41",
         "2 of 3 jobs, 0:00, about 0:04 left",
     ]
 

@@ -75,6 +75,15 @@ def test_stages_that_others_need_come_before_them(plans):
     assert list(jobs).index("prune") < list(jobs).index("distill@kd_weak") < list(jobs).index("lowrank@compact_plain")
 
 
+def test_jobs_have_the_seeds_of_their_variants(tmp_path):
+    text = (ROOT / "profiles/default.yaml").read_text()
+    head, name, rest = text.partition("\n  resnet18_strong:\n")
+    (tmp_path / "params.yaml").write_text(f"{head}{name}    seeds: [0, 5]\n{rest}")
+    found = {stage: job.seeds for stage, job in jobs_of(load(tmp_path / "params.yaml")).items()}
+    assert found["train@resnet18_strong"] == 2 and found["prune"] == 3
+    assert found["prepare"] == found["aggregate"] == 1
+
+
 def test_parents_that_do_not_exist_and_circles_are_left_to_the_stage_check(tmp_path):
     text = (ROOT / "profiles/default.yaml").read_text()
     text = text.replace("teacher: train/resnet18_weak", "teacher: train/gone")
@@ -165,6 +174,8 @@ def test_time_left_is_shared_among_slots_but_no_shorter_than_one_job():
     assert eta.seconds(slots=4) == STAGE_SECONDS + 60
     assert eta.seconds({"long": 50.0, "a": 100.0}, slots=1) == 3 * STAGE_SECONDS + 10
     assert eta.seconds({"long": 50.0, "a": 100.0}, slots=9) == STAGE_SECONDS + 10
+    shared = Eta({"long": 5e9 * 60}, {"long": 3})
+    assert [shared.seconds(slots=slots) for slots in (1, 2, 9)] == [(STAGE_SECONDS + 60) / most for most in (1, 2, 3)]
 
 
 def of(threads=1, device="cpu"):

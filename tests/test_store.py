@@ -20,13 +20,13 @@ def calls():
     return []
 
 
-def finished(root, calls, fingerprint="p1", content="weights", seed=0):
+def finished(root, calls, fingerprint="p1", content="weights", seed=0, wait=True):
     def make(work):
         calls.append(seed)
         files.write_text(work.models / f"seed_{seed}/model", content)
         return {"val_acc": 0.5, "content": content}
 
-    return store.finished_seed(root, "train/x", seed, fingerprint, make, root / "models/train/x")
+    return store.finished_seed(root, "train/x", seed, fingerprint, make, root / "models/train/x", wait)
 
 
 def test_a_finished_seed_is_not_made_again(tmp_path, calls, capsys):
@@ -61,6 +61,19 @@ def test_of_a_finished_run_under_another_fingerprint_nothing_is_said(tmp_path, c
     assert calls == [0, 0]
     assert (tmp_path / "models/train/x/seed_0/model").read_text() == "other"
     assert capsys.readouterr().out == ""
+
+
+def test_a_seed_that_another_process_is_at_is_left_or_waited_for(tmp_path, calls, capsys):
+    def made_elsewhere(work):
+        assert finished(tmp_path, calls, wait=False) is None  # a lock is per handle, as it is per process
+        files.write_text(work.models / "seed_0/model", "weights")
+        return {"val_acc": 0.5, "content": "weights"}
+
+    row = store.finished_seed(tmp_path, "train/x", 0, "p1", made_elsewhere, None)
+    assert not (tmp_path / "models").exists()
+    assert finished(tmp_path, calls, wait=False) == row
+    assert calls == [] and "taken from" in capsys.readouterr().out
+    assert (tmp_path / "models/train/x/seed_0/model").read_text() == "weights"
 
 
 def test_another_seed_is_made_beside_it(tmp_path, calls):

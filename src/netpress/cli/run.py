@@ -5,8 +5,9 @@
     python -m netpress run --on ray --address auto    on the nodes of a Ray cluster, which share this folder
 
 Does what `dvc repro` does, sooner: each job has the threads that runtime.threads gives it, and as many run at once as
-the cores allow. What is up to date is left alone, what was stopped goes on, and dvc.lock is the one that `dvc repro`
-writes. A job that fails stops those that need it and no others. .netpress/logs holds what each job printed.
+the cores allow; cores without a job make further seeds of those that run. What is up to date is left alone, what was
+stopped goes on, and dvc.lock is the one that `dvc repro` writes. A job that fails stops those that need it and no
+others. .netpress/logs holds what each job printed.
 Exit codes: 0 everything is up to date, 1 jobs failed, 130 stopped by Ctrl-C.
 """
 
@@ -99,7 +100,7 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
         return
     if line := to_pull(root, {stage: changed[stage] for stage in jobs if stage in changed}):
         print(f"note: {line}")
-    eta = Eta(training_work(root, jobs))
+    eta = Eta(training_work(root, jobs), {stage: job.seeds for stage, job in jobs.items()})
     ended: dict[End, list[str]] = {end: [] for end in End}
     with (
         _served(root, params.runtime, address) as free,

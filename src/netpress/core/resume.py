@@ -83,8 +83,14 @@ def code_hashes(root: Path, code: Sequence[str]) -> dict[str, str]:
 
 
 def finished_seed(
-    root: Path, model_id: str, seed: int, fingerprint: str, make: Callable[[Workspace], dict[str, Any]], out: Path
-) -> dict[str, Any]:
+    root: Path,
+    model_id: str,
+    seed: int,
+    fingerprint: str,
+    make: Callable[[Workspace], dict[str, Any]],
+    out: Path | None,
+    wait: bool = True,
+) -> dict[str, Any] | None:
     """Copy the files of one seed to the folder `out`, made by `make` unless they were finished before.
 
     Args:
@@ -93,23 +99,29 @@ def finished_seed(
         seed: which seed.
         fingerprint: the fingerprint of all that the seed follows from.
         make: makes the seed in the workspace that it is given and returns the seed's metrics.
-        out: gets the files.
+        out: gets the files; None leaves them where they are made.
+        wait: for another process that is at this seed.
 
     Returns:
-        The seed's metrics.
+        The seed's metrics; None where another process is at it, which is not to be waited for.
     """
-    work = _open(root / STORE / model_id / f"seed_{seed}", f"{model_id} seed {seed}", fingerprint)
-    metrics = work.recorded("seed", work.models)
-    if metrics is None:
-        metrics = work.record("seed", work.models, make(work))
-    else:
-        text = "finished before with the same params, data and code"
-        print(f"{work.label}: {text}; taken from {STORE.as_posix()}", flush=True)
-    for step in work.steps.iterdir():
-        if step.name != "seed.json":
-            step.unlink()
-    files.copy_folder(work.models, out)
-    return metrics
+    folder, label = root / STORE / model_id / f"seed_{seed}", f"{model_id} seed {seed}"
+    with held(folder, label, wait) as ours:
+        if not ours:
+            return None
+        work = _open(folder, label, fingerprint)
+        metrics = work.recorded("seed", work.models)
+        if metrics is None:
+            metrics = work.record("seed", work.models, make(work))
+        else:
+            text = "finished before with the same params, data and code"
+            print(f"{work.label}: {text}; taken from {STORE.as_posix()}", flush=True)
+        for step in work.steps.iterdir():
+            if step.name != "seed.json":
+                step.unlink()
+        if out:
+            files.copy_folder(work.models, out)
+        return metrics
 
 
 def kept(path: Path, fingerprint: str, label: str, make: Callable[[], bytes]) -> bytes:

@@ -30,6 +30,7 @@ from netpress.core.predictions import PREDICTED, prediction_files
 from netpress.core.resume import Workspace, finished_seed
 from netpress.params.items import Design
 from netpress.process import environment
+from netpress.process.ahead import is_ahead
 from netpress.process.blame import blamed
 
 #: With fewer steps than this, networks from scratch are seldom better than chance.
@@ -67,29 +68,30 @@ class Made:
 def run_seeds(context: Context, make: Callable[[int, Workspace], dict[str, Any]]) -> None:
     """Make every seed of the variant, put the models in place and write the metrics.
 
-    Models and metrics of an earlier run stay until the new ones are complete.
+    Models and metrics of an earlier run stay until the new ones are complete. A process ahead of the stage makes the
+    seeds that nobody is at, the last ones first, and nothing else.
 
     Args:
         context: the variant at work.
         make: given a seed and its workspace, writes that seed's models below `work.models` and returns its metrics.
     """
+    if is_ahead():
+        for seed in reversed(context.config.seeds):
+            _made(context, seed, make, None, wait=False)
+        return
     print(f"{context.model_id}  on {context.device.type}, {context.config.runtime.threads} threads", flush=True)
     if doubt := few_steps(context):
         print(doubt, flush=True)
     folder = context.model_id.folder(context.root)
     with files.aside_folder(folder) as aside:
-        new, rows = aside / "new", []
-        for seed in context.config.seeds:
-            fingerprint = context.fingerprint(seed)
-            try:
-                with blamed(context.model_id):
-                    row = finished_seed(context.root, context.model_id, seed, fingerprint, partial(make, seed), new)
-            except ParamsError as error:  # of the item's own keys
-                raise error.below(context.model_id.key) from None
-            rows.append(row)
+        new, rows = aside / "new", dict[int, dict[str, Any]]()
+        for wait in (False, True):  # seeds that other processes are at come last
+            for seed in context.config.seeds:
+                if seed not in rows and (row := _made(context, seed, make, new, wait)):
+                    rows[seed] = row
         for place in (new, *sorted(new.glob(f"{ROUND}*"))):
             artifacts.write_seeds(place, context.config.seeds)
-        metrics = over_seeds(rows) | {
+        metrics = over_seeds([rows[seed] for seed in context.config.seeds]) | {
             "seeds": context.config.seeds,
             "chance_acc": chance(context.manifest),
             "val_images": sum(context.manifest.counts["val"]),
@@ -108,6 +110,18 @@ def run_seeds(context: Context, make: Callable[[int, Workspace], dict[str, Any]]
             f"{context.model_id}  warning: no better than naming one class for every image; train longer or prune less",
             flush=True,
         )
+
+
+def _made(
+    context: Context, seed: int, make: Callable[[int, Workspace], dict[str, Any]], out: Path | None, wait: bool
+) -> dict[str, Any] | None:
+    """Return the metrics of one seed, see `finished_seed`; faults are told by the variant's name."""
+    try:
+        with blamed(context.model_id):
+            fingerprint = context.fingerprint(seed)
+            return finished_seed(context.root, context.model_id, seed, fingerprint, partial(make, seed), out, wait)
+    except ParamsError as error:  # of the item's own keys
+        raise error.below(context.model_id.key) from None
 
 
 def few_steps(context: Context) -> str:

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from netpress.execute.eta import Eta
-from netpress.execute.local import End, Outcome, fault, log_of
+from netpress.execute.local import End, Outcome, fault
+from netpress.execute.processes import log_of
 from netpress.process.progress import clock
 
 #: Bytes at the end of a log in which its last line is looked for.
@@ -30,21 +31,21 @@ class Board:
         self._done = 0
         self._live = console.is_terminal and not console.is_dumb_terminal
         self._start = time.monotonic()
-        self._running: dict[str, float] = {}
+        self._running: dict[str, list[float]] = {}  # since when each of a job's processes runs
         self.say(Text(f"{total} jobs to do, at most {slots} at once"))
 
-    def started(self, stage: str) -> None:
-        """A job begins."""
-        self._running[stage] = time.monotonic()
+    def started(self, stage: str, processes: int) -> None:
+        """A process of a job begins, which has so many then."""
+        self._running.setdefault(stage, []).append(time.monotonic())
         if not self._live:
-            self.say(Text(f"{stage}: begins"))
+            self.say(Text(f"{stage}: begins" if processes == 1 else f"{stage}: {processes} seeds at once"))
 
     def ended(self, outcome: Outcome) -> None:
         """A job has ended or will not run; why one failed is told at once."""
         self._done += 1
         self._running.pop(outcome.stage, None)
         if outcome.end is End.DONE:
-            self._eta.observe(outcome.stage, outcome.seconds)
+            self._eta.observe(outcome.stage, outcome.worked)
         else:
             self._eta.drop(outcome.stage)
         after = {End.DONE: f" in {clock(outcome.seconds)}", End.FAILED: f" after {clock(outcome.seconds)}"}
@@ -67,7 +68,8 @@ class Board:
         text = f"{self._done} of {self._total} jobs, {clock(now - self._start)}"
         if self._done == self._total:
             return text
-        left = self._eta.seconds({stage: now - began for stage, began in dict(self._running).items()}, self._slots)
+        worked = {stage: sum(now - one for one in began) for stage, began in dict(self._running).items()}
+        left = self._eta.seconds(worked, self._slots)
         return f"{text}, about {clock(left)} left"
 
     def __rich__(self) -> Table:
@@ -77,7 +79,8 @@ class Board:
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for stage, began in dict(self._running).items():
             said = last_line(log_of(self._root, stage)).removeprefix(stage.replace("@", "/")).strip()
-            table.add_row(Text(stage), Text(clock(time.monotonic() - began)), Text(said, "dim"))
+            name = f"{stage} x{len(began)}" if len(began) > 1 else stage
+            table.add_row(Text(name), Text(clock(time.monotonic() - began[0])), Text(said, "dim"))
         outer = Table.grid(expand=True)
         if table.row_count:
             outer.add_row(table)

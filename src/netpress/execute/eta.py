@@ -63,14 +63,19 @@ def _metrics(path: Path) -> dict[str, Any]:
 
 
 class Eta:
-    """Seconds that stages take, by the work of each and the speed of those that have run."""
+    """Seconds that stages take, by the work of each and the speed of those that have run.
 
-    def __init__(self, work: Mapping[str, float]) -> None:
-        self._left = dict(work)
+    Args:
+        work: stage -> multiply-adds.
+        seeds: stage -> how many processes can share it; 1 where it is not named.
+    """
+
+    def __init__(self, work: Mapping[str, float], seeds: Mapping[str, int] | None = None) -> None:
+        self._left, self._seeds = dict(work), seeds or {}
         self._work = self._seconds = 0.0
 
     def observe(self, stage: str, seconds: float) -> None:
-        """A stage has ended after `seconds`."""
+        """A stage has ended, whose processes took `seconds` together."""
         work = self._left.pop(stage, 0.0)
         if work:
             self._work += work
@@ -81,7 +86,7 @@ class Eta:
         self._left.pop(stage, None)
 
     def of(self, stage: str) -> float:
-        """Return the seconds that one of the stages left takes."""
+        """Return the seconds that one of the stages left takes a single process."""
         speed = self._work / self._seconds if self._work else MACS_A_SECOND
         return STAGE_SECONDS + self._left[stage] / speed
 
@@ -89,9 +94,10 @@ class Eta:
         """Return the seconds until the stages left have ended.
 
         Args:
-            running: those of them that run -> seconds since they began.
-            slots: how many may run at once.
+            running: those of them that run -> seconds that their processes have worked.
+            slots: how many processes may run at once.
         """
-        began = running or {}
-        left = [max(0.0, self.of(stage) - began.get(stage, 0.0)) for stage in self._left]
-        return max([sum(left) / slots, *left])
+        worked = running or {}
+        left = {stage: max(0.0, self.of(stage) - worked.get(stage, 0.0)) for stage in self._left}
+        longest = [seconds / min(slots, self._seeds.get(stage, 1)) for stage, seconds in left.items()]
+        return max([sum(left.values()) / slots, *longest])

@@ -4,29 +4,21 @@ DVC lets others work while a stage's command runs, and its bookkeeping stays its
 from the cache, what goes into dvc.lock.
 """
 
-import os
-import queue
 import signal
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from netpress.execute.lock_file import LockFile
+from netpress.execute.processes import Processes
 from netpress.graph.jobs import Job
-from netpress.process.commands import environ
-from netpress.process.stop import LEASH
+from netpress.params.families import FAMILIES
 
 #: Runs the stage whose name follows, and nothing before it; waits while another DVC does its bookkeeping.
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
-LOGS = Path(".netpress/logs")
-#: Seconds in which a job may end by itself when the run is stopped.
-GRACE = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -41,11 +33,12 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the job of `stage` ended, and after how many seconds."""
+    """How the job of `stage` ended, after how many seconds, and how many its processes took together."""
 
     stage: str
     end: End
     seconds: float = 0.0
+    worked: float = 0.0
 
 
 def execute(
@@ -55,33 +48,34 @@ def execute(
     lock: LockFile,
     slots: int,
     seconds: Callable[[str], float],
-    started: Callable[[str], None],
+    started: Callable[[str, int], None],
     command: Callable[[str], Sequence[str]] = lambda stage: [*DVC, stage],
+    ahead: Callable[[str], Sequence[str]] = lambda stage: [sys.executable, *script_of(stage)],
 ) -> Generator[Outcome, None, None]:
     """Run jobs in the project at `root`; yield how each ended.
 
-    A job begins when those that it needs have ended well. Where this generator is closed or interrupted, all that runs
-    is ended.
+    A job begins when those that it needs have ended well. Slots for which there is none make further seeds of those
+    that run, see `process.ahead`. Where this generator is closed or interrupted, all that runs is ended.
 
     Args:
         jobs: what may have to run, in the order of the graph; what they need beside one another is up to date.
         changed: those that have to run whatever the others do.
         root: the project's folder.
         lock: its dvc.lock, as it was before any of them.
-        slots: how many run at once, 1 or more.
+        slots: how many processes run at once, 1 or more.
         seconds: how long a job takes, about; those on the longest path to the end begin first.
-        started: called with the name of each job that begins.
+        started: called with the name of a job of which a process begins, and how many it has then.
         command: what runs a stage and enters it into dvc.lock.
+        ahead: what makes further seeds of a stage.
     """
     rank = urgency(jobs, seconds)
     waiting = sorted(jobs, key=lambda stage: -rank[stage])  # stable: then in the order of the graph
-    ended: queue.Queue[tuple[str, int]] = queue.Queue()
-    running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+    running = Processes(root, slots, {stage: job.seeds for stage, job in jobs.items()}, started)
     done: set[str] = set()
     moved: set[str] = set()  # their outputs are others than before
     lost: set[str] = set()
     try:
-        while waiting or running:
+        while waiting or running.jobs():
             for stage in [stage for stage in jobs if stage in waiting]:
                 needs = jobs[stage].needs & jobs.keys()
                 if needs & lost:
@@ -93,21 +87,26 @@ def execute(
                     done.add(stage)
                     yield Outcome(stage, End.UP_TO_DATE)
             ready = [stage for stage in waiting if jobs[stage].needs & jobs.keys() <= done]
-            for stage in ready[: slots - len(running)]:
+            for stage in ready[: running.free()]:
                 waiting.remove(stage)
-                started(stage)
-                running[stage] = _start(stage, command(stage), root, ended), time.monotonic()
-            if running:
-                stage, code = ended.get()
-                _, began = running.pop(stage)
+                running.begin(stage, command(stage))
+            running.share(rank.__getitem__, ahead)
+            if ended := running.wait():
+                stage, code, lasted, worked = ended
                 (lost if code else done).add(stage)
                 if not code and lock.moved(stage):
                     moved.add(stage)
-                yield Outcome(stage, End.FAILED if code else End.DONE, time.monotonic() - began)
+                yield Outcome(stage, End.FAILED if code else End.DONE, lasted, worked)
     finally:
         with _undisturbed():
-            _end([process for process, _ in running.values()])
+            running.close()
             lock.settle(complete=len(done) == len(jobs))
+
+
+def script_of(stage: str) -> list[str]:
+    """Return a stage's script and its arguments, as dvc.yaml has them."""
+    section, _, variant = stage.partition("@")
+    return [f"stages/{FAMILIES[section].stage}.py", *filter(None, [variant])]
 
 
 def urgency(jobs: Mapping[str, Job], seconds: Callable[[str], float]) -> dict[str, float]:
@@ -117,11 +116,6 @@ def urgency(jobs: Mapping[str, Job], seconds: Callable[[str], float]) -> dict[st
         after = [found[other] for other in found if stage in jobs[other].needs]
         found[stage] = seconds(stage) + max(after, default=0.0)
     return found
-
-
-def log_of(root: Path, stage: str) -> Path:
-    """Return the file that holds what the last job of `stage` printed."""
-    return root / LOGS / f"{stage.replace('/', '.')}.log"
 
 
 def fault(lines: Sequence[str]) -> list[str]:
@@ -137,43 +131,6 @@ def fault(lines: Sequence[str]) -> list[str]:
     return told[first:after]
 
 
-def _start(
-    stage: str, command: Sequence[str], root: Path, ended: "queue.Queue[tuple[str, int]]"
-) -> "subprocess.Popen[bytes]":
-    log = log_of(root, stage)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=root,
-            env=environ(root) | {LEASH: "1"},
-            stdin=subprocess.PIPE,  # which breaks when this process ends, however: then the stage ends too
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, so that all of it can be ended
-        )
-
-    def wait() -> None:
-        code = process.wait()
-        if code < 0:
-            _signal(process, signal.SIGKILL)  # its stage must not go on alone
-        ended.put((stage, code))
-
-    threading.Thread(target=wait, name=stage, daemon=True).start()
-    return process
-
-
-def _end(processes: "list[subprocess.Popen[bytes]]") -> None:
-    """End the groups of `processes`: as Ctrl-C does, and after a moment for good."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        for process in processes:
-            _signal(process, number)
-        deadline = time.monotonic() + GRACE
-        for process in processes:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-
-
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Hold signals back: a second Ctrl-C leaves no job behind."""
@@ -182,8 +139,3 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

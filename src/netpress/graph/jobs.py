@@ -12,10 +12,11 @@ from netpress.params.whole import Params
 
 @dataclass(frozen=True)
 class Job:
-    """A stage of dvc.yaml, such as `train@resnet18_strong`, and the stages whose outputs it reads."""
+    """A stage of dvc.yaml, such as `train@resnet18_strong`: the stages whose outputs it reads, its count of seeds."""
 
     stage: str
     needs: frozenset[str]
+    seeds: int = 1
 
 
 def jobs_of(params: Params) -> dict[str, Job]:
@@ -24,10 +25,11 @@ def jobs_of(params: Params) -> dict[str, Job]:
     That is the order of dvc.yaml, but for stages that others before them need. Parents that do not exist, and circles,
     are left to the stage `check`, which comes before all others.
     """
+    items = {ModelId(name).stage: item for name, item in params.items().items()}
     models = {
-        ModelId(name).stage: ["prepare", *(parent.stage for parent in parents_of(item).values())]
-        for name, item in params.items().items()
+        stage: ["prepare", *(parent.stage for parent in parents_of(item).values())] for stage, item in items.items()
     }
+    seeds = {stage: len(item.seeds or params.seeds) for stage, item in items.items()}
     tests = {f"test@{model_id}": ["prepare", ModelId(model_id).stage] for model_id in params.final}
     needs = {"check": [], "prepare": ["check"], **models, **tests, "aggregate": ["prepare", *models, *tests]}
     ordered: dict[str, Job] = {}
@@ -38,7 +40,7 @@ def jobs_of(params: Params) -> dict[str, Job]:
             begun.add(stage)
             for need in needs[stage]:
                 visit(need)
-            ordered[stage] = Job(stage, frozenset(needs.keys() & needs[stage]))
+            ordered[stage] = Job(stage, frozenset(needs.keys() & needs[stage]), seeds.get(stage, 1))
 
     for stage in needs:
         visit(stage)

@@ -5,10 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from netpress.base.errors import NetpressError, ParamsError
 from netpress.base.project import find_root
+from netpress.process.ahead import is_ahead
 from netpress.process.blame import blamed, out_of_memory
 from netpress.process.lock import held
 from netpress.process.stop import MESSAGE, end_at_once
@@ -57,7 +59,8 @@ def run_variant_stage(
 def _run(variant: str, action: Callable[[Path], None]) -> None:
     """Run `action` while no other process runs the same stage of the same variant here.
 
-    Stages without a variant load less than they would wait for.
+    Processes ahead of a stage work beside it; each seed has a lock of its own. Stages without a variant load less than
+    they would wait for.
     """
     if (code := handed_over(wait=bool(variant))) is not None:
         sys.exit(code)
@@ -68,7 +71,8 @@ def _run(variant: str, action: Callable[[Path], None]) -> None:
     def locked() -> None:
         root = find_root()
         os.chdir(root)  # params.yaml names folders relative to it
-        with held(root / ".netpress/locks" / name, f"{stage} {variant}".strip()):
+        lock = held(root / ".netpress/locks" / name, f"{stage} {variant}".strip())
+        with nullcontext() if is_ahead() else lock:
             _located(root / "params.yaml", lambda: action(root))
 
     sys.exit(guarded(locked))
