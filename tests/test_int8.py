@@ -475,7 +475,7 @@ def test_correction_brings_the_answers_closer():
 
 
 @pytest.mark.parametrize("kind", ["Gemm", "Gemm transposed", "MatMul"])
-def test_linear_layers_are_corrected_where_they_have_biases(kind):
+def test_linear_layers_are_corrected_where_they_have_biases_and_others_named(kind, capsys):
     rows = np.random.default_rng(0).normal(size=(17, 27)).astype(np.float32)
     images = np.random.default_rng(1).normal(size=(64, 3, 3, 3)).astype(np.float32) + 1
     data = one_layer(kind, rows)
@@ -483,10 +483,13 @@ def test_linear_layers_are_corrected_where_they_have_biases(kind):
         float((answers(made(data, images, correct_bias=given), images) - answers(data, images)).mean(0).abs().max())
         for given in (False, True)
     )
+    told = capsys.readouterr().out
     if kind == "MatMul":
         assert corrected == plain
+        assert "1 of 1 layers have no int8 bias to correct" in told
     else:
         assert corrected < 0.8 * plain  # what is left comes of the rounding of the answers themselves
+        assert "no int8 bias" not in told
 
 
 def test_without_either_it_is_static_int8(sensitive):

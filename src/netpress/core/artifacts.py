@@ -249,4 +249,6 @@ def write_metrics(root: Path, result: str, metrics: dict[str, Any]) -> None:
 
 def _remedy(folder: Path) -> str:
     # DVC restores what its cache holds, also where that is damaged (treeverse/dvc #5978): then only force helps.
+    if not folder.exists():
+        return f"run 'dvc pull' if a DVC remote holds {folder.as_posix()}, or 'dvc repro' to make it"
     return f"run 'dvc repro' to make {folder.as_posix()} again, with --force if that does not help"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from netpress.base.words import some
 from netpress.quantize.common.int8 import Calibration, as_int8, layers_of, outputs_of, prepared, ranges_of
 from netpress.quantize.run import Trained
 
@@ -139,16 +140,19 @@ def corrected(data: bytes, int8: bytes, images: np.ndarray) -> bytes:
     model = onnx.load_from_string(int8)
     nodes, tensors = {node.name: node for node in model.graph.node}, {t.name: t for t in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
-    layers = layers_of(data)
+    layers, left = layers_of(data), list[str]()
     for layer, wanted in zip(layers, means_of(data, [layer.output[0] for layer in layers], images), strict=True):
         node = nodes[layer.name]
         stored = makers.get(node.input[2]) if len(node.input) > 2 else None
         if stored is None or stored.op_type != "DequantizeLinear":
-            continue  # no bias, or left in fp32 with its layer
+            left.append(layer.name)  # no bias, such as a MatMul's, or left in fp32 with its layer
+            continue
         integers, scale = (numpy_helper.to_array(tensors[name]) for name in stored.input[:2])
         (found,) = means_of(model.SerializeToString(), [node.output[0]], images)
         moved = (integers - np.rint((found - wanted) / scale)).astype(np.int32)
         tensors[stored.input[0]].CopyFrom(numpy_helper.from_array(moved, stored.input[0]))
+    if left:
+        print(f"{len(left)} of {len(layers)} layers have no int8 bias to correct: {some(left)}", flush=True)
     return bytes(model.SerializeToString(deterministic=True))
 
 
