@@ -196,7 +196,8 @@ def test_a_fork_ends_with_who_asked(server, started):
 
 def test_forks_work_side_by_side(server, started):
     first, second = (started("print(sys.stdin.readline(), flush=True)", path=server) for _ in range(2))
-    assert pid_of(first) != pid_of(second)
+    forks = [pid_of(process) for process in (first, second)]
+    assert [os.getsid(fork) for fork in forks] == forks != forks[::-1]  # each has a session, and a share of the cores
     for process, word in ((second, "two"), (first, "one")):
         out, _ = process.communicate(word)
         assert (process.returncode, out.strip()) == (0, word)

@@ -172,6 +172,7 @@ def _work(connection: socket.socket, life: int) -> None:
         if not request:  # who asked has ended while this process was loading
             code = 0
             return
+        os.setsid()  # where the system shares cores among sessions (sched_autogroup), each job has a share of its own
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
             os.close(descriptor)
