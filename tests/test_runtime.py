@@ -38,3 +38,21 @@ def test_memory_that_tensors_free_is_kept():
     kept, not_kept = faults("set_up"), faults("not")
     assert not_kept > 10_000
     assert kept < not_kept / 5
+
+
+FILLED = """
+import torch
+from netpress.core.runtime import set_up
+from netpress.params.recipes import Runtime
+
+set_up(Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False))
+with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    torch.empty(1000)
+names = {event.key for event in profile.key_averages()}
+print(torch.are_deterministic_algorithms_enabled(), "aten::empty" in names, "aten::fill_" in names)
+"""
+
+
+def test_deterministic_algorithms_do_not_fill_new_memory():
+    done = subprocess.run([sys.executable, "-c", FILLED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False"]

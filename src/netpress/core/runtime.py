@@ -30,6 +30,8 @@ def set_up(runtime: Runtime) -> torch.device:
         torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler's too, which takes seconds to load
     else:
         torch.set_deterministic_debug_mode("warn")
+    # Both fill new memory, a pass over it for each tensor; nothing here reads what was not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     if faults := lacking(runtime):
