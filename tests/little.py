@@ -28,6 +28,8 @@ CURVE = {
     "method_options": {"norm": 2},
     "schedule": "geometric",
     "schedule_options": {},
+    "sparsity": 0.0,
+    "sparse_epochs": 0,
     "reconstruct": 0,
     "bn_batches": 0,
     "recipe": "finetune",
@@ -47,6 +49,7 @@ SECTIONS = {
         | {
             "teacher": "train/teacher",
             "second_teacher": "none",
+            "teacher_weights": "equal",
             "method": "kd",
             "method_options": {"temperature": 4.0, "weight": 0.7, "standardize": False},
             "teacher_view": "same",

@@ -80,6 +80,8 @@ prune:
   method_options: {{norm: 2}}
   schedule: geometric
   schedule_options: {{}}
+  sparsity: 0.0
+  sparse_epochs: 0
   reconstruct: 0
   bn_batches: 0
   recipe: plain

@@ -6,8 +6,10 @@ A method is a file of `losses/` with `Options`, `EXAMPLE` and
 
 where `targets` (B, classes) sum to 1. A method that looks inside the networks also has `taps(options) -> Taps`, the
 layers whose outputs it wants, and may have `adapter(student: Shapes, teacher: Shapes, options) -> module`, trained with
-the student and then dropped. With two teachers the loss is the mean over them. `ASKS_TEACHER = False` in a file says
-that its loss is that of the labels alone. `taught` makes objectives of the files.
+the student and then dropped. With two teachers the loss is the mean over them, or weighed image by image as
+`teaching/confidence.py` says: for that the file also has `losses`, called like `loss`, which returns (B) numbers whose
+mean the loss is. `ASKS_TEACHER = False` in a file says that its loss is that of the labels alone. `taught` makes
+objectives of the files.
 """
 
 from contextlib import closing
@@ -38,7 +40,7 @@ def distill_student(context: Context) -> None:
         student = fresh_network(item, context.manifest, seed).to(context.device)
         refuse_larger_student(item, count_params(student), specs["teacher"].params)
         teachers: list[nn.Module | Tensor] = [*networks, *(targets.logits for targets in known)]
-        taught = Taught(student, teachers, method, item.teacher_view, runtime, context.train)
+        taught = Taught(student, teachers, method, item.teacher_view, runtime, context.train, item.teacher_weights)
         with closing(taught):
             history = context.fit(work, "fit", student, seed, taught)
         named = known[0].answers if fixed else answers(networks[0], context.val)

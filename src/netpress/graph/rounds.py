@@ -28,12 +28,13 @@ def check_epochs(item: Prune, parent: Any, data: Data) -> None:
     shape = known_shape(data)
     options = json.dumps(parent.options, sort_keys=True)
     next_rate = next_rate_of(item)
-    if item.until_of == "macs" or item.epochs < estimated_rounds(parent.arch, options, shape, next_rate, item.round_to):
+    tuning = item.epochs - item.sparse_epochs
+    if item.until_of == "macs" or tuning < estimated_rounds(parent.arch, options, shape, next_rate, item.round_to):
         network = build_model(parent.arch, *shape, **parent.options)
         example = torch.zeros(2, shape[1], data.resolution, data.resolution)
         rounds = len(plan_rounds(network, example, next_rate, item.round_to, item.until_of))
-        if item.epochs < rounds:
-            raise too_few_epochs(item.epochs, f"{rounds} rounds or more")
+        if tuning < rounds:
+            raise too_few_epochs(item.epochs, f"{rounds} rounds or more", item.sparse_epochs)
 
 
 def known_shape(data: Data) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from netpress.base import model_id
 from netpress.params.recipes import Recipe, Runtime
@@ -142,12 +142,22 @@ class Distill(Design):
 
     teacher: ModelId = Field(description=MODEL_ID_HELP)
     second_teacher: OptionalModelId = Field(description=f"none, or {MODEL_ID_HELP}")
+    teacher_weights: Literal["equal", "confidence"] = Field(
+        description="of two teachers: alike, or for each image the more, the better a teacher knows its label"
+    )
     method: str = Field(description="a file of src/netpress/distill/losses")
     method_options: Options
     teacher_view: Literal["same", "plain"] = Field(
         description="what the teacher sees: the student's own augmented view, or the image as it is"
     )
     allow_larger: bool = Field(description="accept a student that is not smaller than its teacher")
+
+    @field_validator("teacher_weights")
+    @classmethod
+    def _two_to_weigh(cls, weights: str, others: ValidationInfo) -> str:
+        if weights != "equal" and others.data.get("second_teacher") == NONE:
+            raise ValueError("there is one teacher; name a second_teacher, or write equal")
+        return weights
 
 
 class Derived(Item):
@@ -197,6 +207,10 @@ class Prune(Derived):
     round_to: int = Field(ge=1, le=64, description="channel counts are multiples of this")
     schedule: str = Field(description="the rate of each round: a file of src/netpress/prune/schedules")
     schedule_options: Options
+    sparsity: float = Field(
+        ge=0, le=1, description="weight of the norms of coupled channels in the loss of sparse_epochs; 0 for none"
+    )
+    sparse_epochs: int = Field(ge=0, le=100_000, description="those of the epochs that come before the first round")
     reconstruct: int = Field(
         ge=0, le=100_000, description="training batches on which weights are refitted after a removal; 0 for none"
     )
@@ -211,6 +225,13 @@ class Prune(Derived):
     control_epochs: Annotated[int, OrAuto] = Field(
         ge=1, le=100_000, description="or auto: what the parent and the fine-tuning up to that round had together"
     )
+
+    @field_validator("sparse_epochs")
+    @classmethod
+    def _some_for_the_penalty(cls, epochs: int, others: ValidationInfo) -> int:
+        if not epochs and others.data.get("sparsity"):
+            raise ValueError(f"no epochs for sparsity = {others.data['sparsity']}; write 1 or more, or sparsity: 0.0")
+        return epochs
 
 
 class Quantize(Derived):

@@ -49,7 +49,11 @@ KINDS = {
     "distill/losses": Kind(
         "distillation method",
         "loss(student, teacher, targets, options, adapter)",
-        ("taps(options)", "adapter(student, teacher, options)"),
+        (
+            "taps(options)",
+            "adapter(student, teacher, options)",
+            "losses(student, teacher, targets, options, adapter)",
+        ),
     ),
     "factorize/methods": Kind(
         "factorization method",

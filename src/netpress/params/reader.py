@@ -156,6 +156,8 @@ def member_checks(item: Any, where: str) -> list[Callable[[], None]]:
             check_start(item, where)
         if choice.key == "method" and getattr(item, "budget", None):
             _check_budget(item, module, where)
+        if choice.key == "method" and getattr(item, "teacher_weights", "equal") != "equal":
+            _check_losses(item, module, where)
 
     return [partial(check, choice) for choice in item.choices]
 
@@ -171,6 +173,17 @@ def _check_budget(item: Any, module: ModuleType, where: str) -> None:
     if fault:
         text = f"{item.method} cannot choose ranks by a budget: {fault}; write none, or see docs/methods.md"
         raise ParamsError([(f"{where}.budget", f"{where}.budget = {item.budget}: {text}")])
+
+
+def _check_losses(item: Any, module: ModuleType, where: str) -> None:
+    """Raise unless the method says what its loss is of each image."""
+    if not hasattr(module, "losses"):
+        text = (
+            f"{item.method} cannot weigh teachers image by image: its loss is no mean over images, since its file "
+            "defines no losses; write equal, or see docs/methods.md"
+        )
+        key = f"{where}.teacher_weights"
+        raise ParamsError([(key, f"{key} = {item.teacher_weights}: {text}")])
 
 
 def check_parents(item: Any, where: str, models: Collection[str], stages: Collection[str]) -> None:

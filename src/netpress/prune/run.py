@@ -1,10 +1,11 @@
-"""One pruning curve: rounds of removal and fine-tuning, every round's model kept.
+"""One pruning curve: rounds of removal and fine-tuning, every round's model kept, after sparse training if asked.
 
 The shapes of chosen rounds are also trained from scratch, to see what the parent's weights were worth: Liu et al.,
 Rethinking the value of network pruning, https://arxiv.org/abs/1810.05270. Of such a control the accuracy is kept.
 """
 
 import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from netpress.base import files
 from netpress.base.errors import ParamsError
+from netpress.base.model_files import WEIGHTS
 from netpress.base.model_id import ROUND
 from netpress.core import artifacts
 from netpress.core.artifacts import Loaded, Spec
@@ -36,6 +38,7 @@ from netpress.prune.common.channels import remove_channels
 from netpress.prune.common.plan import next_rate_of, plan_rounds, share_epochs
 from netpress.prune.common.ranking import Goal
 from netpress.prune.common.reconstruction import reconstruct
+from netpress.prune.common.sparsity import Sparse, groups_of
 
 ROW = (
     *("params", "macs", "weight_bytes", "onnx_bytes", "checkpoint_bytes"),
@@ -79,7 +82,7 @@ def _prune_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
     item, parent = context.item, context.parent(seed)
     network = parent.network
     plan = plan_rounds(network, _example(parent.spec), next_rate_of(item), item.round_to, item.until_of)
-    epochs = share_epochs(item.epochs, len(plan))
+    epochs = share_epochs(item.epochs, len(plan), item.sparse_epochs)
     controls = control_rounds(item, len(plan))
     curve = Curve(context, work, seed, parent, sizes_of(network), _channels(network), plan, epochs)
     start = evaluate(network.to(context.device), context.val, parent.spec.model_id)
@@ -93,15 +96,16 @@ def _prune_seed(context: Context, seed: int, work: Workspace) -> dict[str, Any]:
         if number in controls:
             rounds[-1] |= work.once(f"round_{number}_control", place, partial(_train_control, curve, number, place))
         source = place
+    shutil.rmtree(_sparse_place(work), ignore_errors=True)
     files.copy_folder(work.models / f"{ROUND}{len(epochs)}" / f"seed_{seed}", work.models / f"seed_{seed}")
     return made["metrics"] | {"epochs": item.epochs, "rate": item.rate, "rounds": rounds}
 
 
 def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) -> dict[str, Any]:
-    """Remove channels of the model in `source` (None: the parent), fine-tune, save to `place`; metrics and row."""
+    """Remove channels of the model in `source` (None: `_first`), fine-tune, save to `place`; metrics and row."""
     context, item, spec = curve.context, curve.context.item, curve.parent.spec
-    network = (artifacts.load(source) if source else context.parent(curve.seed)).network.to(context.device)
-    last, before = number == len(curve.epochs), sum(curve.epochs[: number - 1])
+    network = artifacts.load(source).network.to(context.device) if source else _first(curve)
+    last, before = number == len(curve.epochs), item.sparse_epochs + sum(curve.epochs[: number - 1])
     label = f"{curve.work.label} round {number}"
     method = context.method()
     score = score_of(method)
@@ -140,6 +144,36 @@ def _prune_round(curve: Curve, number: int, source: Path | None, place: Path) ->
         "epochs_total": before + epochs,
     }
     return {"metrics": metrics, "row": row | found}
+
+
+def _first(curve: Curve) -> nn.Module:
+    """Return the network of which the first round removes channels: the parent, trained sparse if the item says so."""
+    context, work = curve.context, curve.work
+    network, place = context.parent(curve.seed).network.to(context.device), _sparse_place(work)
+    if context.item.sparse_epochs:
+        work.once("sparse", place, partial(_train_sparse, curve, network, place / WEIGHTS))
+        tensors = artifacts.tensors_from_bytes((place / WEIGHTS).read_bytes(), place / WEIGHTS)
+        network.load_state_dict(tensors)
+    return network
+
+
+def _train_sparse(curve: Curve, network: nn.Module, path: Path) -> dict[str, Any]:
+    """Train `network` in place with the penalty of `prune.common.sparsity`, and write its tensors to `path`."""
+    context, item = curve.context, curve.context.item
+    example = _example(curve.parent.spec).to(context.device)
+    with tuning(context, curve.seed, network) as objective:
+        if item.sparsity:
+            groups = groups_of(network, example, curve.plan[0][0], item.round_to)
+            objective = Sparse(objective, groups, item.sparsity)
+        label = f"sparse training before {len(curve.epochs)} rounds"
+        context.fit(curve.work, "sparse_fit", network, curve.seed, objective, epochs=item.sparse_epochs, label=label)
+    files.write_bytes(path, artifacts.tensors_as_bytes(network.state_dict()))
+    return {}
+
+
+def _sparse_place(work: Workspace) -> Path:
+    """Return where the network lies after sparse training, until the seed is finished."""
+    return work.folder / "sparse"
 
 
 def score_of(method: Method) -> Any:

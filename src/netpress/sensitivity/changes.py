@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from netpress.base.errors import ConfigError
 from netpress.core.networks import classifier_name, failing_part
-from netpress.prune.common.channels import has_heads
+from netpress.prune.common.whole import has_heads
 from netpress.quantize.common.stored import round_to_grid
 
 #: Inputs that share a scale in 4 bits.

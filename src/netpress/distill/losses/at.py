@@ -34,15 +34,29 @@ def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapte
     Raises:
         ParamsError: a layer gives no maps.
     """
-    parts = [
-        difference(_maps(student, ours, "student"), _maps(teacher, theirs, "teacher"))
-        for ours, theirs in options.layers
-    ]
+    parts = [difference(*maps) for maps in _pairs(student, teacher, options)]
     return F.cross_entropy(student.logits, targets) + options.beta * torch.stack(parts).sum()
 
 
+def losses(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module | None) -> Tensor:
+    """Return the loss of each image, (B); for errors see `loss`."""
+    pairs = [attentions(*maps) for maps in _pairs(student, teacher, options)]
+    parts = [(ours - theirs).square().mean(1) for ours, theirs in pairs]
+    return F.cross_entropy(student.logits, targets, reduction="none") + options.beta * torch.stack(parts).sum(0)
+
+
+def _pairs(student: Seen, teacher: Seen, options: Options) -> list[tuple[Tensor, Tensor]]:
+    """Return the maps of each pair of layers."""
+    return [(_maps(student, ours, "student"), _maps(teacher, theirs, "teacher")) for ours, theirs in options.layers]
+
+
 def difference(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Return the mean squared difference of the attentions of two layers' maps (B, C, H, W), each of unit length.
+    """Return the mean squared difference of the `attentions` of two layers' maps (B, C, H, W)."""
+    return F.mse_loss(*attentions(ours, theirs))
+
+
+def attentions(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the attentions (B, places) of two layers' maps (B, C, H, W), each of unit length.
 
     Of maps of unequal sizes the attention of the larger is averaged down to the smaller.
     """
@@ -50,7 +64,7 @@ def difference(ours: Tensor, theirs: Tensor) -> Tensor:
     if ours.shape != theirs.shape:
         size = min(ours.shape[1], theirs.shape[1]), min(ours.shape[2], theirs.shape[2])
         ours, theirs = F.adaptive_avg_pool2d(ours, size), F.adaptive_avg_pool2d(theirs, size)
-    return F.mse_loss(F.normalize(ours.flatten(1), dim=1), F.normalize(theirs.flatten(1), dim=1))
+    return F.normalize(ours.flatten(1), dim=1), F.normalize(theirs.flatten(1), dim=1)
 
 
 def _maps(seen: Seen, layer: str, whose: str) -> Tensor:

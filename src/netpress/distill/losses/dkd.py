@@ -33,10 +33,21 @@ def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapte
     The true class is that of the largest target. Both divergences are of the teacher from the student at temperature T,
     summed over the classes and averaged over the images; with `standardize`, of the z-scores at temperature T.
     """
-    ours, theirs = (standardized(seen) if options.standardize else seen for seen in (student, teacher))
-    true_class, others = parts(ours, theirs, targets, options.temperature)
+    true_class, others = _parts_of(student, teacher, targets, options)
     hard = F.cross_entropy(student.logits, targets)
     return hard + options.temperature**2 * (options.alpha * true_class.mean() + options.beta * others.mean())
+
+
+def losses(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module | None) -> Tensor:
+    """Return the loss of each image, (B)."""
+    true_class, others = _parts_of(student, teacher, targets, options)
+    hard = F.cross_entropy(student.logits, targets, reduction="none")
+    return hard + options.temperature**2 * (options.alpha * true_class + options.beta * others)
+
+
+def _parts_of(student: Seen, teacher: Seen, targets: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    ours, theirs = (standardized(seen) if options.standardize else seen for seen in (student, teacher))
+    return parts(ours, theirs, targets, options.temperature)
 
 
 def parts(student: Seen, teacher: Seen, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -50,9 +50,22 @@ def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapte
 
     Of maps of unequal sizes the larger is averaged down to the smaller.
     """
+    ours, theirs = _compared(student, teacher, options, adapter)
+    return F.cross_entropy(student.logits, targets) + options.weight * F.mse_loss(ours, theirs)
+
+
+def losses(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module) -> Tensor:
+    """Return the loss of each image, (B)."""
+    ours, theirs = _compared(student, teacher, options, adapter)
+    hint = F.mse_loss(ours, theirs, reduction="none").flatten(1).mean(1)
+    return F.cross_entropy(student.logits, targets, reduction="none") + options.weight * hint
+
+
+def _compared(student: Seen, teacher: Seen, options: Options, adapter: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the student's features, projected, and the teacher's, of one size."""
     ours = adapter(student.features[options.student_layer])
     theirs = teacher.features[options.teacher_layer]
     if ours.ndim == 4 and ours.shape[2:] != theirs.shape[2:]:
         size = min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3])
         ours, theirs = F.adaptive_avg_pool2d(ours, size), F.adaptive_avg_pool2d(theirs, size)
-    return F.cross_entropy(student.logits, targets) + options.weight * F.mse_loss(ours, theirs)
+    return ours, theirs

@@ -30,8 +30,22 @@ def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapte
     and averaged over the images, (PyTorch's own mean would divide by the number of classes too). Standardized logits
     are those of the divergence alone; the labels see the student's own.
     """
-    views = (standardized(seen) if options.standardize else seen for seen in (student, teacher))
-    ours, theirs = (F.log_softmax(seen.logits / options.temperature, dim=1) for seen in views)  # (B, classes) each
+    ours, theirs = _softened(student, teacher, options)
     soft = F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * options.temperature**2
     hard = F.cross_entropy(student.logits, targets)
     return (1 - options.weight) * hard + options.weight * soft
+
+
+def losses(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module | None) -> Tensor:
+    """Return the loss of each image, (B)."""
+    ours, theirs = _softened(student, teacher, options)
+    soft = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1) * options.temperature**2
+    hard = F.cross_entropy(student.logits, targets, reduction="none")
+    return (1 - options.weight) * hard + options.weight * soft
+
+
+def _softened(student: Seen, teacher: Seen, options: Options) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities of both at the temperature, (B, classes) each."""
+    views = (standardized(seen) if options.standardize else seen for seen in (student, teacher))
+    ours, theirs = (F.log_softmax(seen.logits / options.temperature, dim=1) for seen in views)
+    return ours, theirs

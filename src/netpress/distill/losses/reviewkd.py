@@ -5,7 +5,7 @@ student's features are fused with those that came from below, and compared with 
 the warm-up of the authors' code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -50,23 +50,40 @@ def adapter(student: Shapes, teacher: Shapes, options: Options) -> nn.Module:
 
 def loss(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module) -> Tensor:
     """CE(labels) + weight * sum over the pairs of `hierarchical(fused features of the student, teacher's)`."""
-    theirs = [teacher.features[layer] for _, layer in options.layers]
-    ours = adapter([student.features[layer] for layer, _ in options.layers], [maps.shape[2:] for maps in theirs])
-    parts = [hierarchical(one, other) for one, other in zip(ours, theirs, strict=True)]
+    parts = [hierarchical(ours, theirs) for ours, theirs in _reviewed(student, teacher, options, adapter)]
     return F.cross_entropy(student.logits, targets) + options.weight * torch.stack(parts).sum()
 
 
-def hierarchical(ours: Tensor, theirs: Tensor) -> Tensor:
+def losses(student: Seen, teacher: Seen, targets: Tensor, options: Options, adapter: nn.Module) -> Tensor:
+    """Return the loss of each image, (B)."""
+    pairs = _reviewed(student, teacher, options, adapter)
+    parts = [hierarchical(ours, theirs, _of_each) for ours, theirs in pairs]
+    return F.cross_entropy(student.logits, targets, reduction="none") + options.weight * torch.stack(parts).sum(0)
+
+
+def _reviewed(student: Seen, teacher: Seen, options: Options, adapter: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Return the fused features of the student and those of the teacher for each pair of layers."""
+    theirs = [teacher.features[layer] for _, layer in options.layers]
+    ours = adapter([student.features[layer] for layer, _ in options.layers], [maps.shape[2:] for maps in theirs])
+    return list(zip(ours, theirs, strict=True))
+
+
+def hierarchical(ours: Tensor, theirs: Tensor, difference: Callable[[Tensor, Tensor], Tensor] = F.mse_loss) -> Tensor:
     """Return the mean squared difference of two maps (B, C, H, W) of equal size, as a weighted mean over scales.
 
     The maps as they are count 1; averaged to each of `SIDES` that is smaller, half as much as the one before.
+    `difference` is that of two maps: of the batch, or (B) of its images.
     """
-    found, weights = [F.mse_loss(ours, theirs)], [1.0]
+    found, weights = [difference(ours, theirs)], [1.0]
     for side in SIDES:
         if side < min(ours.shape[2:]):
-            found.append(F.mse_loss(F.adaptive_avg_pool2d(ours, side), F.adaptive_avg_pool2d(theirs, side)))
+            found.append(difference(F.adaptive_avg_pool2d(ours, side), F.adaptive_avg_pool2d(theirs, side)))
             weights.append(weights[-1] / 2)
-    return (torch.stack(found) * ours.new_tensor(weights)).sum() / sum(weights)
+    return torch.stack(found, -1) @ ours.new_tensor(weights) / sum(weights)
+
+
+def _of_each(ours: Tensor, theirs: Tensor) -> Tensor:
+    return (ours - theirs).square().flatten(1).mean(1)
 
 
 class Review(nn.Module):

@@ -17,6 +17,7 @@ from netpress.core.engine import Objective
 from netpress.core.measure import autocast
 from netpress.core.networks import renormalize
 from netpress.core.taps import Seen, Shapes, Tapped, Taps
+from netpress.distill.teaching.confidence import confidence_weights
 from netpress.distill.teaching.soft_targets import soft_targets
 from netpress.params.plugins import in_words
 from netpress.params.recipes import Augment, Runtime
@@ -107,11 +108,11 @@ class LookedUp:
 
 
 class Taught:
-    """The objective of a student: the method's loss, as the mean over its teachers.
+    """The objective of a student: the method's loss, as the mean over its teachers, or weighed for each image.
 
     The teachers see the student's own augmented view, or the image as it is. Beyer et al., A good teacher is patient
     and consistent, https://arxiv.org/abs/2106.05237. Each is a network, or its logits (N, classes) of the training
-    images; see `are_fixed`.
+    images; see `are_fixed`. With `weights` of `confidence` the method's `losses` count as `confidence_weights` says.
     """
 
     def __init__(
@@ -122,8 +123,9 @@ class Taught:
         view: str,
         runtime: Runtime,
         train: DeviceSplit,
+        weights: str = "equal",
     ) -> None:
-        self._method, taps = method, taps_of(method)
+        self._method, self._weighs, taps = method, weights == "confidence", taps_of(method)
         self._student = Tapped(student, taps.student, "student")
         self._teachers = [
             LookedUp(teacher) if isinstance(teacher, Tensor) else Asked(teacher, taps.teacher, view, runtime)
@@ -141,17 +143,24 @@ class Taught:
         """Every epoch is like the others."""
 
     def __call__(self, batch: Batch, logits: Tensor) -> Tensor:
-        student, losses = self._student.seen(logits), []
+        student, losses, answers = self._student.seen(logits), [], []
         for k, teacher in enumerate(self._teachers):
             adapter = self.modules[f"{k}"] if len(self.modules) else None
-            given = student, teacher.seen(batch), batch.targets, self._method.options, adapter
-            losses.append(self._method.call("loss", *given, gives=(Tensor,)))
-            self._require_scalar(losses[-1], logits)
+            seen = teacher.seen(batch)
+            answers.append(seen.logits)
+            given = student, seen, batch.targets, self._method.options, adapter
+            losses.append(self._method.call("losses" if self._weighs else "loss", *given, gives=(Tensor,)))
+            self._require_fit(losses[-1], logits)
+        if self._weighs:
+            return (confidence_weights(answers, batch.targets) * torch.stack(losses)).sum(0).mean()
         return torch.stack(losses).mean()
 
-    def _require_scalar(self, loss: Tensor, logits: Tensor) -> None:
-        """Raise unless the loss is one number, and follows the student's logits where they can be trained."""
-        if loss.ndim:
+    def _require_fit(self, loss: Tensor, logits: Tensor) -> None:
+        """Raise unless the loss is of its shape, and follows the student's logits where they can be trained."""
+        if self._weighs and loss.shape != logits.shape[:1]:
+            text = f"return a number for each of the {len(logits)} images"
+            raise self._method.unfit(f"losses returned {in_words(loss)}; {text}")
+        if loss.ndim and not self._weighs:
             raise self._method.unfit(f"loss returned {in_words(loss)}; return one number, such as its mean()")
         if logits.requires_grad and not loss.requires_grad:
             text = "compute it from student.logits or student.features in torch, without item(), detach() or no_grad()"

@@ -16,7 +16,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,20 @@ from netpress.base.errors import ParamsError
 from netpress.core.networks import classifier_name, failing_part
 from netpress.params import plugins
 from netpress.prune.common.ranking import Coupled, Goal, fewest, same_share
+from netpress.prune.common.whole import cannot_prune, has_heads, untraceable_part
 
-#: How attention calls its number of heads.
-HEADS = ("num_heads", "heads", "n_heads", "n_head", "num_attention_heads")
 #: A group of coupled channels -> one score per channel, (C).
 Score = Callable[[Any], Tensor]
+
+
+class Member(NamedTuple):
+    """A layer with weights in a group, which of its outputs or inputs belong to it, and to which place of the group."""
+
+    layer: nn.Module
+    name: str
+    of_inputs: bool
+    indices: list[int]
+    places: list[int]
 
 
 def remove_channels(
@@ -56,13 +65,39 @@ def remove_channels(
     Returns:
         For each layer that lost outputs, their indices in the layer as it was.
     """
+    return _removal(network, example, rate, round_to, score, method)[0]
+
+
+def removable(network: nn.Module, example: Tensor, rate: float, round_to: int) -> list[tuple[list[Member], int]]:
+    """Return the groups of coupled channels that can lose some: their members, and `Coupled.repeats`.
+
+    The parts that have to stay whole are those that do where every group loses the share `rate`.
+    """
+    _, whole = _removal(copy.deepcopy(network), example, rate, round_to, by_place, "the score")
+    found: list[list[Member]] = []
+
+    def note(group: Any) -> Tensor:
+        found.append(members(group))
+        return by_place(group)
+
+    pruner = _pruner(network.eval().requires_grad_(True), example, whole)
+    return [(found[-1], group.repeats) for group in _groups(network, pruner, 1, note, {})]
+
+
+def by_place(group: Any) -> Tensor:
+    """Score channels by their places: for counting, any order will do."""
+    return torch.arange(1.0, 1.0 + len(group[0].idxs))
+
+
+def _removal(
+    network: nn.Module, example: Tensor, rate: float | Goal, round_to: int, score: Score, method: str
+) -> tuple[dict[str, list[int]], set[str]]:
+    """Do what `remove_channels` does; also returns the names of the parts that stay whole."""
     grouped = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and 1 < m.groups < m.in_channels]
     if round_to > 1 and grouped:
         text = f"round_to = {round_to}: must be 1 for a network with grouped convolutions, such as {grouped[0]}"
         raise ParamsError([("round_to", text)])
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)  # the tracer follows gradients
-    network.eval()
+    network.eval().requires_grad_(True)  # the tracer follows gradients
     with torch.inference_mode():
         classes = network(example).shape[1]
     whole = {classifier_name(network, classes)} | {n for n, m in network.named_modules() if has_heads(m)}
@@ -72,26 +107,13 @@ def remove_channels(
         removed = _remove(network, example, rate, round_to, _checked(network, score, method), whole, scores)
         failing = failing_part(network, example)
         if failing is None and (removed or found is None):
-            return removed
+            return removed, whole
         part, reason = found = failing or found or ("", "")
         alike = {n for n, m in network.named_modules() if type(m) is type(network.get_submodule(part))}
         if failing is None or alike <= whole:
             raise cannot_prune(network, part, reason)
         whole |= alike
         vars(network).update(vars(copy.deepcopy(unpruned)))  # begin again with the network as it was
-
-
-def has_heads(module: nn.Module) -> bool:
-    """Return whether `module` is attention, whose channels belong to heads and do not leave one by one."""
-    return any(isinstance(vars(module).get(key), int) for key in HEADS)
-
-
-def cannot_prune(network: nn.Module, part: str, reason: str) -> ParamsError:
-    """Return the refusal of a network whose `part` cannot lose channels."""
-    kind = type(network.get_submodule(part)).__name__
-    place = f"layer '{part}'" if part else "the network as a whole"
-    text = f"the channels of {place} ({kind}) cannot be removed ({reason}); choose another network"
-    return ParamsError([("from", f"from: {text}")])
 
 
 def _remove(
@@ -121,7 +143,7 @@ def _remove(
     except ArithmeticError as error:  # torch-pruning's, where it cannot follow channels through a reshape
         if plugins.origin(error):  # or the score's own
             raise
-        part = _untraceable_part(network, example)
+        part = untraceable_part(network, example)
         raise cannot_prune(network, part, f"torch-pruning: {error}") from None
 
 
@@ -214,26 +236,6 @@ def _score_fault(found: Any, channels: int) -> str | None:
     return None
 
 
-def _untraceable_part(network: nn.Module, example: Tensor) -> str:
-    """Return the name of the smallest part of `network` in which channels cannot be followed; "" is all of it."""
-    import torch_pruning as tp
-
-    inputs: dict[str, tuple[Any, ...]] = {}
-    names = {module: name for name, module in network.named_modules() if any(True for _ in module.children())}
-    hooks = [m.register_forward_pre_hook(lambda module, args: inputs.update({names[module]: args})) for m in names]
-    with torch.no_grad():
-        network(example)
-    for hook in hooks:
-        hook.remove()
-    for name, args in sorted(inputs.items(), key=lambda entry: len(list(network.get_submodule(entry[0]).modules()))):
-        try:
-            part = tp.DependencyGraph().build_dependency(network.get_submodule(name), args, verbose=False)
-            list(part.get_all_groups())
-        except Exception:  # it is the one that is looked for
-            return name
-    return ""
-
-
 def over_group(group: Any, values: Callable[[nn.Module, bool], Tensor | None]) -> Tensor:
     """Return the mean over the coupled layers of `values(layer, of_inputs)`, one for each channel of the group: (C).
 
@@ -253,23 +255,30 @@ def sum_over_group(group: Any, values: Callable[[nn.Module, bool], Tensor | None
     return _added_up(group, values)[0]
 
 
-def _added_up(group: Any, values: Callable[[nn.Module, bool], Tensor | None]) -> tuple[Tensor, int]:
-    """Return the sum over the coupled layers, (C), and how many layers counted."""
+def members(group: Any) -> list[Member]:
+    """Return the layers with weights that a group of torch-pruning couples."""
     from torch_pruning import function
 
     inputs = (function.prune_conv_in_channels, function.prune_linear_in_channels)
+    return [
+        Member(dependency.layer, dependency.target.name, dependency.pruning_fn in inputs, indices, group[k].root_idxs)
+        for k, (dependency, indices) in enumerate(group)
+        if isinstance(getattr(dependency.layer, "weight", None), Tensor)
+    ]
+
+
+def _added_up(group: Any, values: Callable[[nn.Module, bool], Tensor | None]) -> tuple[Tensor, int]:
+    """Return the sum over the coupled layers, (C), and how many layers counted."""
     found: list[tuple[list[int], Tensor]] = []
-    for place, (dependency, indices) in enumerate(group):
-        if isinstance(getattr(dependency.layer, "weight", None), Tensor):
-            layer, of_inputs = dependency.layer, dependency.pruning_fn in inputs
-            channels = layer.weight.shape[1] * getattr(layer, "groups", 1) if of_inputs else len(layer.weight)
-            of_layer = values(layer, of_inputs)
-            if of_layer is None:
-                continue
-            if of_layer.shape != (channels,):
-                what = f"{channels} {'inputs' if of_inputs else 'outputs'} of layer '{dependency.target.name}'"
-                raise ValueError(f"values of shape {tuple(of_layer.shape)} for the {what}")
-            found.append((group[place].root_idxs, of_layer[indices]))
+    for layer, name, of_inputs, indices, places in members(group):
+        channels = layer.weight.shape[1] * getattr(layer, "groups", 1) if of_inputs else len(layer.weight)  # type: ignore[arg-type,index]
+        of_layer = values(layer, of_inputs)
+        if of_layer is None:
+            continue
+        if of_layer.shape != (channels,):
+            what = f"{channels} {'inputs' if of_inputs else 'outputs'} of layer '{name}'"
+            raise ValueError(f"values of shape {tuple(of_layer.shape)} for the {what}")
+        found.append((places, of_layer[indices]))
     if not found:
         raise ValueError(f"no value of any layer that the channels of layer '{group[0].dep.target.name}' couple")
     total = found[0][1].new_zeros(len(group[0].idxs))

@@ -2,9 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ParamsError
@@ -12,7 +10,7 @@ from netpress.core.measure import SIZES, size_of
 from netpress.params import plugins
 from netpress.params.items import Prune
 from netpress.params.schema import parse
-from netpress.prune.common.channels import remove_channels
+from netpress.prune.common.channels import by_place, remove_channels
 
 #: More rounds than this mean a rate too small to be meant.
 MAX_ROUNDS = 100
@@ -35,7 +33,7 @@ def plan_rounds(
     start = left = size_of(draft, until_of, example.shape[1:])
     plan: list[tuple[float, int]] = []
     while (rate := next_rate(len(plan) + 1, left / start)) is not None:
-        remove_channels(draft, example, rate, round_to, _in_order)
+        remove_channels(draft, example, rate, round_to, by_place)
         before, left = left, size_of(draft, until_of, example.shape[1:])
         if left == before:
             text = f"rate {rate} with round_to {round_to} removes no further channel at {left / start:.3f}"
@@ -47,11 +45,6 @@ def plan_rounds(
     if not plan:
         raise ParamsError([("schedule", "schedule: the curve has no round; choose other options")])
     return plan
-
-
-def _in_order(group: Any) -> Tensor:
-    """Score channels by their places: for counting, any order will do."""
-    return torch.arange(1.0, 1.0 + len(group[0].idxs))
 
 
 def next_rate_of(item: Prune) -> NextRate:
@@ -69,18 +62,23 @@ def next_rate_of(item: Prune) -> NextRate:
     return next_rate
 
 
-def share_epochs(total: int, rounds: int) -> list[int]:
-    """Share the fine-tuning epochs of a curve among its rounds as evenly as whole numbers allow, the first most.
+def share_epochs(total: int, rounds: int, sparse: int = 0) -> list[int]:
+    """Share the epochs of a curve, less those of sparse training, among its rounds as evenly as whole numbers allow.
+
+    The first rounds get most.
 
     Raises:
         ParamsError: there are fewer epochs than rounds.
     """
-    if total < rounds:
-        raise too_few_epochs(total, f"{rounds} rounds")
-    return [total // rounds + (k < total % rounds) for k in range(rounds)]
+    tuning = total - sparse
+    if tuning < rounds:
+        raise too_few_epochs(total, f"{rounds} rounds", sparse)
+    return [tuning // rounds + (k < tuning % rounds) for k in range(rounds)]
 
 
-def too_few_epochs(total: int, rounds: str) -> ParamsError:
-    """Return the error of a curve with fewer epochs than `rounds`, such as `3 rounds`."""
-    text = f"the curve takes {rounds}, each of an epoch or more; raise epochs, or raise rate or until for fewer rounds"
+def too_few_epochs(total: int, rounds: str, sparse: int = 0) -> ParamsError:
+    """Return the error of a curve with fewer epochs, less the sparse ones, than `rounds`, such as `3 rounds`."""
+    taken = f"sparse_epochs takes {sparse} of them, and " if sparse else ""
+    how = f"raise epochs, {'lower sparse_epochs, ' if sparse else ''}or raise rate or until for fewer rounds"
+    text = f"{taken}the curve takes {rounds}, each of an epoch or more; {how}"
     return ParamsError([("epochs", f"epochs = {total}: {text}")])
