@@ -205,12 +205,12 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    size, count = 96 * 96 * 3, 4000
-    path = tmp_path / "images.npy"
-    piece = np.random.default_rng(0).integers(0, 256, (400, 96, 96, 3), np.uint8)
-    write_array(path, (count, 96, 96, 3), "uint8", [piece] * (count // 400))
+    """Of 276 MB: a batch, and what torch takes when it first computes."""
+    path, count = tmp_path / "images.npy", 10_000
+    piece = np.random.default_rng(0).integers(0, 256, (500, 96, 96, 3), np.uint8)
+    write_array(path, (count, 96, 96, 3), "uint8", [piece] * (count // 500))
     done = subprocess.run([sys.executable, "-c", PASS, path], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 0.3 * size * count, done.stdout  # a batch in floats is a sixteenth of it
+    assert int(done.stdout) < 0.4 * path.stat().st_size
 
 
 def test_a_split_knows_whether_it_is_read_ahead():
