@@ -41,7 +41,7 @@ def main() -> None:
     params = reader.load(root / "params.yaml")
     device, manifest = set_up(params.runtime), load_manifest(root / PREPARED)
     train, val = (device_split(root, name, manifest, device, params.runtime) for name in ("train", "val"))
-    images, seed = val.normalize(val.images).cpu(), params.seeds[0]
+    images, seed = val.normalize(val.images[:]).cpu(), params.seeds[0]
     print("model                    rounding   block       off   accuracy      bytes")
     for name in args.models:
         onnx = (seed_folder(ModelId(name).folder(root), seed) / ONNX).read_bytes()

@@ -189,13 +189,3 @@ def test_slots_are_cores_by_threads_and_one_on_a_gpu(monkeypatch):
     for found in (True, False):
         monkeypatch.setattr("torch.cuda.is_available", lambda found=found: found)
         assert machine.slots(of(device="auto")) == (1 if found else 8)
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"), [("max 100000", 6), ("250000 100000", 3), ("100000 100000", 1), ("", 6)]
-)
-def test_cores_are_those_of_the_container(monkeypatch, tmp_path, limit, expected):
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    assert machine.cores(tmp_path / "cpu.max") == expected
-    assert machine.cores(tmp_path / "gone") == 6

@@ -71,7 +71,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __init__(self, split: DeviceSplit) -> None:
         from torchvision import transforms
 
-        self._split = split
+        self._images, self._labels = split.images[:], split.labels
         self._transform = transforms.Compose(
             [
                 transforms.RandomCrop(split.images.shape[1], padding=RECIPE.augment.crop_padding),
@@ -82,12 +82,12 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         )
 
     def __len__(self) -> int:
-        return len(self._split)
+        return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels = self._split.images[index].numpy()
+        pixels = self._images[index].numpy()
         picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        return self._transform(picture), int(self._split.labels[index])
+        return self._transform(picture), int(self._labels[index])
 
 
 class Shuffled(Sampler[int]):

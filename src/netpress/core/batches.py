@@ -1,4 +1,4 @@
-"""Batches of a split that lives on the device as uint8, and their augmentation.
+"""Batches of a split that lives on the device as uint8, or in its file, and their augmentation.
 
 The order of the images and every augmentation are functions of (seed, epoch, image index) and of
 nothing else: a run can go on in mid schedule, and two students of one seed see the same views.
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from netpress.base.project import PREPARED
-from netpress.core.dataset import Manifest, load_split
+from netpress.core.dataset import Manifest, images_file, load_labels, open_images, read_array
+from netpress.core.streamed import StreamedImages
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import AUTO
+from netpress.process.machine import MEMORY, image_budget, memory
 
 #: Names of the independent streams of random numbers; 4 is that of layers.
 ORDER, AUGMENT, MIXUP, RESIZE, FLIP = 0, 1, 2, 5, 6
@@ -29,9 +31,12 @@ STEPS_AN_EPOCH, SMALLEST, LARGEST = 32, 16, 128
 
 @dataclass(frozen=True)
 class DeviceSplit:
-    """One split on the device: images (N, H, W, C) uint8, labels (N) int64, and the training set's statistics."""
+    """One split: images (N, H, W, C) uint8, labels (N) int64, and the training set's statistics.
 
-    images: Tensor
+    All is on the device, but for images that are too many: they come there when they are indexed, to the same bits.
+    """
+
+    images: Tensor | StreamedImages
     labels: Tensor
     num_classes: int
     mean: tuple[float, ...]
@@ -49,10 +54,16 @@ class DeviceSplit:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return out.contiguous(memory_format=layout)
 
+    def expect(self, places: np.ndarray) -> None:
+        """Have images that are not on the device read ahead; `places` (B) are theirs in the split."""
+        if isinstance(self.images, StreamedImages):
+            self.images.expect(places)
+
     def in_order(self, batch_size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images (B, C, H, W) float32, labels (B)) without augmentation, in the order of the files."""
         for start in range(0, len(self), batch_size):
             chosen = slice(start, start + batch_size)
+            self.expect(np.arange(start + batch_size, min(start + 2 * batch_size, len(self))))
             yield self.normalize(self.images[chosen]), self.labels[chosen]
 
 
@@ -116,7 +127,10 @@ def training_batches(
     boxes = _boxes(augment, count, seed, epoch, device)
     partners, shares = _mixup_table(augment, count, seed, epoch)
     soft = torch.eye(split.num_classes, device=device) * (1 - label_smoothing) + label_smoothing / split.num_classes
-    for chosen in np.array_split(order, batches_per_epoch(count, batch_size)):
+    parts = np.array_split(order, batches_per_epoch(count, batch_size))
+    for chosen, following in zip(parts, [*parts[1:], order[:0]], strict=True):
+        for places in (following,) if partners is None else (following, partners[following]):
+            split.expect(places)
         index = torch.from_numpy(chosen).to(device)
         view = partial(_view, split, draws=draws, boxes=boxes, augment=augment)
         plain = partial(_plain, split)
@@ -243,16 +257,34 @@ def erase(images: Tensor, draws: Tensor, probability: float) -> Tensor:
 
 
 def device_split(root: Path, name: str, manifest: Manifest, device: torch.device, runtime: Runtime) -> DeviceSplit:
-    """Load one prepared split onto `device`, as uint8."""
-    split = load_split(root / PREPARED, name, manifest)
+    """Load one prepared split onto `device`, as uint8; images of more than `image_budget` bytes stay on the disk.
+
+    Raises:
+        ArtifactError: a file is missing or is not the one that was written.
+        ConfigError: `NETPRESS_MEMORY` is not a size.
+    """
+    folder, path = root / PREPARED, images_file(root / PREPARED, name, manifest)
+    size, most = sum(manifest.counts[name]) * manifest.resolution**2 * manifest.channels, budget_on(device)
+    images: Tensor | StreamedImages
+    if size > most:
+        text = f"{size / 1e6:,.1f} MB of images, more than the {most / 1e6:,.1f} MB of memory for them ({MEMORY})"
+        print(f"{name}: {text}: they stay on the disk and are read batch by batch", flush=True)
+        images = StreamedImages(open_images(folder, name, manifest), device)
+    else:
+        images = torch.from_numpy(read_array(path, manifest)).to(device)
     return DeviceSplit(
-        images=torch.from_numpy(split.images).to(device),
-        labels=torch.from_numpy(split.labels).to(device),
+        images=images,
+        labels=torch.from_numpy(load_labels(folder, name, manifest)).to(device),
         num_classes=len(manifest.classes),
         mean=tuple(manifest.mean),
         std=tuple(manifest.std),
         channels_last=runtime.channels_last,
     )
+
+
+def budget_on(device: torch.device) -> int:
+    """Return how many bytes of images of one split `device` may hold; raises as `image_budget`."""
+    return image_budget(min(memory(), torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None)
 
 
 def draw_images(split: DeviceSplit, count: int, seed: int, stream: str) -> Tensor:
@@ -261,7 +293,7 @@ def draw_images(split: DeviceSplit, count: int, seed: int, stream: str) -> Tenso
     They are a function of the seed and of the name of the stream of random numbers.
     """
     images = drawn(split, count, seed, stream)
-    return images.normalize(images.images)
+    return images.normalize(images.images[:])
 
 
 def drawn(split: DeviceSplit, count: int, seed: int, stream: str) -> DeviceSplit:

@@ -17,7 +17,7 @@ from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED
 from netpress.core import artifacts
 from netpress.core.artifacts import Loaded
-from netpress.core.dataset import load_manifest, load_split
+from netpress.core.dataset import load_manifest, open_images
 from netpress.core.export import OnnxModule
 from netpress.deploy.model_card import model_card
 from netpress.deploy.predictor import CARD, Card, normalized
@@ -79,9 +79,9 @@ def _images(root: Path, loaded: Loaded) -> np.ndarray:
     """Return images (N, H, W, C) uint8 to compare with: of validation where they fit the model, else noise."""
     spec = loaded.spec
     if (root / PREPARED / "val_images.npy").is_file():
-        images = load_split(root / PREPARED, "val", load_manifest(root / PREPARED)).images
+        images = open_images(root / PREPARED, "val", load_manifest(root / PREPARED))
         if images.shape[1:] == (spec.height, spec.width, spec.in_channels):
-            return np.asarray(images[:COMPARED])
+            return images[:COMPARED]
     shape = (COMPARED, spec.height, spec.width, spec.in_channels)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 

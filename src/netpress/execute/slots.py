@@ -1,13 +1,7 @@
 """How many jobs this machine takes at once."""
 
-import math
-import os
-from pathlib import Path
-
 from netpress.params.recipes import Runtime
-
-#: Of a container: microseconds of processor time, or `max`, and the period in which they may be used.
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+from netpress.process.machine import cores
 
 
 def slots(runtime: Runtime) -> int:
@@ -15,16 +9,6 @@ def slots(runtime: Runtime) -> int:
     if runtime.device == "cuda" or (runtime.device == "auto" and _has_gpu()):
         return 1
     return max(1, cores() // runtime.threads)
-
-
-def cores(cpu_max: Path = CPU_MAX) -> int:
-    """Return how many cores this process may use, by its affinity and by the limit of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = cpu_max.read_text(encoding="ascii").split()
-        return min(count, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such limit
-        return count
 
 
 def _has_gpu() -> bool:

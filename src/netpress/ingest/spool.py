@@ -1,6 +1,5 @@
 """The images of a source on disk, in the order in which it gives them; in memory only what tells them apart."""
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,14 +12,11 @@ import numpy as np
 from netpress.base.errors import DataError
 from netpress.base.files import writing
 from netpress.core.dataset import UNLABELLED
-from netpress.ingest import near_duplicates as near
-from netpress.ingest.pieces import NAMED, Piece, Source, bad_words, spans
+from netpress.ingest.pieces import DIGEST, NAMED, Piece, Source, bad_words, spans
 from netpress.ingest.splits import Listing, numbered
 from netpress.params.items import Data
 from netpress.process.progress import ImageProgress
 
-#: Bytes of the sha256 that are kept: equal by chance once in 2**64 for four thousand million pictures.
-DIGEST = 16
 #: The file of perceptual hashes, which take more memory than all else and are wanted late.
 NEAR = "near"
 NAMES = "names"
@@ -97,10 +93,10 @@ def spool(source: Source, data: Data, folder: Path) -> Spooled:
             images = np.ascontiguousarray(piece.images)
             shape, counts[name] = images.shape[1:], counts[name] + len(images)
             labels += np.asarray(piece.labels, dtype=np.int32).tobytes()
-            digests += b"".join(hashlib.sha256(image.data).digest()[:DIGEST] for image in images)
+            digests += piece.digests
             if len(images):
                 pixels.write(images.data)
-                hashes.write(near.difference_hashes(images).data)
+                hashes.write(piece.near.data)
                 listing.writelines(f"{text}\n" for text in piece.names)
     if bad and data.on_bad_image == "error":
         remedy = "Fix or remove them, or set data.on_bad_image: skip"

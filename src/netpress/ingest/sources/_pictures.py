@@ -4,6 +4,7 @@ import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from netpress.ingest.archives import printable
 from netpress.ingest.images import square
 from netpress.ingest.pieces import Piece, spans
 from netpress.ingest.sources._tree import Tree
+from netpress.ingest.workers import in_order
+from netpress.process.machine import cores
 
 #: A picture of more pixels is refused: it would unpack to over 500 MB.
 MOST_PIXELS = 178_956_970
@@ -44,21 +47,31 @@ class Pictures:
 
 
 def pieces(tree: Tree, listed: Sequence[Pictures], resolution: int) -> Iterator[Piece]:
-    """Decode the pictures of `listed` in their order; one that cannot be used becomes a line of `Piece.bad`."""
+    """Decode the pictures of `listed` in their order, over the cores; see `piece_of`."""
+    return in_order(partial(piece_of, tree, resolution), _parts(listed, resolution), cores())
+
+
+def _parts(listed: Sequence[Pictures], resolution: int) -> Iterator[Pictures]:
+    """Cut what is listed into the pictures of one piece each."""
     for part in listed:
         names = part.listed()
         for start, stop in spans(len(names), 3 * resolution**2):
-            images, good, bad = [], [], []
-            for name in names[start:stop]:
-                path = part.folder / name
-                try:
-                    images.append(decode(path, resolution, tree.show(path)))
-                    good.append(printable(path.relative_to(tree.root).as_posix()))
-                except DataError as error:
-                    bad.append(str(error))
-            shape = (len(images), resolution, resolution, 3)
-            labels = np.full(len(images), part.label)
-            yield Piece(np.array(images, np.uint8).reshape(shape), labels, tuple(good), tuple(bad))
+            yield Pictures.of(part.folder, part.label, names[start:stop])
+
+
+def piece_of(tree: Tree, resolution: int, part: Pictures) -> Piece:
+    """Decode the pictures of `part`, in their order; one that cannot be used becomes a line of `Piece.bad`."""
+    images, good, bad = [], [], []
+    for name in part.listed():
+        path = part.folder / name
+        try:
+            images.append(decode(path, resolution, tree.show(path)))
+            good.append(printable(path.relative_to(tree.root).as_posix()))
+        except DataError as error:
+            bad.append(str(error))
+    shape = (len(images), resolution, resolution, 3)
+    labels = np.full(len(images), part.label)
+    return Piece(np.array(images, np.uint8).reshape(shape), labels, tuple(good), tuple(bad)).hashed()
 
 
 def decode(path: Path, resolution: int, shown: str) -> np.ndarray:
