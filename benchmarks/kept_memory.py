@@ -71,7 +71,17 @@ def timed(number: int, kept: bool) -> tuple[float, float]:
     """Train a network in this process; return images a second and pages a step."""
     torch.set_num_threads(1)
     if kept:
-        set_up(Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False))
+        set_up(
+            Runtime(
+                device="cpu",
+                threads=1,
+                precision="fp32",
+                channels_last=True,
+                compile=False,
+                devices=1,
+                batch_norm="synchronized",
+            )
+        )
     arch, options = NETWORKS[number]
     network = build_model(arch, 10, 1, **options).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)

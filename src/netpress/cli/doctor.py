@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.base.project import find_root
 from netpress.cli._unpulled import to_pull
-from netpress.execute.slots import cores
 from netpress.process.blame import blamed
 from netpress.process.commands import changed_stages, has_git
 from netpress.process.environment import cpu_name
+from netpress.process.processor import cores
 
 if TYPE_CHECKING:
     from netpress.ingest.pieces import Source

@@ -18,7 +18,7 @@ from netpress.base import files
 from netpress.base.errors import DataError
 from netpress.base.project import find_root
 from netpress.cli._arguments import whole_number
-from netpress.execute.slots import cores
+from netpress.process.processor import cores
 
 if TYPE_CHECKING:
     from netpress.ingest.survey import Survey

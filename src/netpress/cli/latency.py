@@ -21,8 +21,8 @@ from netpress.base.errors import ArtifactError, NetpressError
 from netpress.base.model_id import ModelId
 from netpress.base.project import find_root, metrics_file
 from netpress.cli._arguments import whole_number
-from netpress.execute.slots import cores
 from netpress.process.environment import cpu_name
+from netpress.process.processor import cores
 
 if TYPE_CHECKING:
     from netpress.core.artifacts import Spec

@@ -23,7 +23,7 @@ from netpress.base.errors import ConfigError, DataError
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, find_root
 from netpress.cli._arguments import whole_number
-from netpress.execute.slots import cores
+from netpress.process.processor import cores
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from netpress.base.project import PREPARED
 from netpress.core.dataset import Manifest, load_split
+from netpress.core.ranks import ALONE, Ranks
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import AUTO
 
@@ -65,12 +66,14 @@ class Batch:
         targets: (B, classes) that sum to 1.
         index: (B), the images' places in the split.
         plain: makes the same images without augmentation, at full size, but mixed as `images` are.
+        share: which part of the whole batch this is, in number; the rest is with other processes.
     """
 
     images: Tensor
     targets: Tensor
     index: Tensor
     plain: Callable[[], Tensor]
+    share: float = 1.0
 
 
 def batches_per_epoch(count: int, batch_size: int) -> int:
@@ -95,9 +98,15 @@ def enough_epochs(recipe: Recipe, epochs: int, images: int) -> int:
 
 
 def training_batches(
-    split: DeviceSplit, augment: Augment, label_smoothing: float, batch_size: int, seed: int, epoch: int
+    split: DeviceSplit,
+    augment: Augment,
+    label_smoothing: float,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
-    """Yield one epoch of batches.
+    """Yield one epoch of batches, or of this process's shares of them.
 
     Args:
         split: the training split.
@@ -106,6 +115,7 @@ def training_batches(
         batch_size: images in the largest batch.
         seed: names the stream of random numbers, with `epoch`.
         epoch: counted from 0.
+        ranks: the processes that share the batches.
     """
     count, device = len(split), split.images.device
     order = np.random.default_rng([seed, epoch, ORDER]).permutation(count)
@@ -116,7 +126,8 @@ def training_batches(
     boxes = _boxes(augment, count, seed, epoch, device)
     partners, shares = _mixup_table(augment, count, seed, epoch)
     soft = torch.eye(split.num_classes, device=device) * (1 - label_smoothing) + label_smoothing / split.num_classes
-    for chosen in np.array_split(order, batches_per_epoch(count, batch_size)):
+    for whole in np.array_split(order, batches_per_epoch(count, batch_size)):
+        chosen = ranks.share(whole)
         index = torch.from_numpy(chosen).to(device)
         view = partial(_view, split, draws=draws, boxes=boxes, augment=augment)
         plain = partial(_plain, split)
@@ -126,7 +137,7 @@ def training_batches(
             share = torch.from_numpy(shares[chosen]).to(device)
             view, plain = partial(_mixed, view, other, share), partial(_mixed, plain, other, share)
             targets = torch.lerp(soft[split.labels[other]], targets, share[:, None])
-        yield Batch(view(index), targets, index, cache(partial(plain, index)))
+        yield Batch(view(index), targets, index, cache(partial(plain, index)), len(chosen) / len(whole))
 
 
 def alternating(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from netpress.base.errors import ConfigError, NetpressError
-from netpress.execute.slots import cores
 from netpress.process.environment import FLAGS
+from netpress.process.processor import cores
 from netpress.process.stop import LEASH
 from netpress.process.warm import received
 

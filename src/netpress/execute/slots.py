@@ -1,30 +1,15 @@
 """How many jobs this machine takes at once."""
 
-import math
-import os
-from pathlib import Path
-
 from netpress.params.recipes import Runtime
-
-#: Of a container: microseconds of processor time, or `max`, and the period in which they may be used.
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+from netpress.params.schema import ALL
+from netpress.process.processor import cores
 
 
 def slots(runtime: Runtime) -> int:
-    """Return how many jobs run at once: each has `runtime.threads` of the cores, and a GPU serves one."""
-    if runtime.device == "cuda" or (runtime.device == "auto" and _has_gpu()):
+    """Return how many jobs run at once: each device of one has `runtime.threads` of the cores; GPUs serve one job."""
+    if runtime.devices == ALL or runtime.device == "cuda" or (runtime.device == "auto" and _has_gpu()):
         return 1
-    return max(1, cores() // runtime.threads)
-
-
-def cores(cpu_max: Path = CPU_MAX) -> int:
-    """Return how many cores this process may use, by its affinity and by the limit of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = cpu_max.read_text(encoding="ascii").split()
-        return min(count, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such limit
-        return count
+    return max(1, cores() // (runtime.threads * runtime.devices))
 
 
 def _has_gpu() -> bool:
