@@ -5,7 +5,6 @@ Ends with an error where the two differ by more than double precision rounds.
 
 import copy
 import itertools
-import sys
 from unittest import mock
 
 import netpress  # noqa: F401 (before torch: it says how threads wait)
@@ -23,6 +22,9 @@ from netpress.core.synchronized import synchronized
 from netpress.params.recipes import Augment
 
 ALL = Augment(flip=True, crop_padding=2, resized_crop=0.0, erasing=0.5, mixup=0.3)
+MANY = {"average": 0.9, "augment": ALL, "label_smoothing": 0.1}
+#: Whether there are weights, the momentum, and whether channels lie last.
+CASES = [(True, 0.1, False), (True, None, True), (False, 0.1, True)]
 SHAPES = [(7, 3), (9, 4, 6), (5, 3, 4, 4), (8, 2, 1, 3)]
 
 
@@ -42,7 +44,7 @@ class Net(nn.Module):
 
 
 class WithModule:
-    """Cross-entropy beside the square of what a module of the objective's own, with a normalization, makes of logits."""
+    """Cross-entropy, and the square of what a module of the objective's own, with a normalization, makes of logits."""
 
     def __init__(self):
         torch.manual_seed(2)
@@ -63,7 +65,7 @@ def close(one, other, what, tolerance):
 
 
 def check_batch_norm(ranks):
-    for shape, affine, momentum, last in itertools.product(SHAPES, (True, False), (0.1, None), (False, True)):
+    for shape, (affine, momentum, last) in itertools.product(SHAPES, CASES):
         torch.manual_seed(shape[0])
         whole = 5 + 3 * torch.randn(shape, dtype=torch.float64)
         if last and whole.ndim == 4:
@@ -92,12 +94,12 @@ def check_batch_norm(ranks):
             close(ours(whole[mine]), layer(whole[mine]), shape, 1e-12)
 
 
-def trained(alone, recipe, batch_norm="synchronized", images=101, network=Net):
+def trained(alone, recipe, batch_norm="synchronized", images=75, network=Net):
     """Return the network and the history of a training by both processes, or by this one alone."""
     net, ranks = network(), ALONE if alone else here()
     runtime = RUNTIME.model_copy(update={"batch_norm": batch_norm, "channels_last": False})
     with mock.patch.object(engine, "here", lambda: ranks), mock.patch.object(measure, "here", lambda: ranks):
-        history = fit(net, striped(images), striped(1100, seed=1), Schedule(recipe, 3, 0), runtime, "x", WithModule())
+        history = fit(net, striped(images), striped(600, seed=1), Schedule(recipe, 2, 0), runtime, "x", WithModule())
     return net, history
 
 
@@ -173,14 +175,10 @@ if __name__ == "__main__":
     distributed.init_process_group("gloo")
     us = here()
     assert us.count == 2
-    if sys.argv[1] == "normalization":
-        check_batch_norm(us)
-    elif sys.argv[1] == "training":
-        plain = {"average": 0.9, "batch_size": 32, "augment": ALL, "label_smoothing": 0.1}
-        for more in ({}, {"clip_norm": 0.0, "average": 0.0, "optimizer": "adamw", "augment": NO_AUGMENT}):
-            check_same(us, RECIPE.model_copy(update=plain | more))
-    else:
-        check_other(us)
-        check_refusals(us)
-        check_broken(us)
+    check_batch_norm(us)
+    for more in ({}, {"clip_norm": 0.0, "average": 0.0, "optimizer": "adamw", "augment": NO_AUGMENT}):
+        check_same(us, RECIPE.model_copy(update=MANY | more))
+    check_other(us)
+    check_refusals(us)
+    check_broken(us)
     distributed.destroy_process_group()

@@ -51,10 +51,9 @@ def test_a_process_alone_gives_back_what_it_is_given():
     assert ALONE.in_order({1: (5,), 0: (4,)}) == [(4,), (5,)]
 
 
-@pytest.mark.parametrize("what", ["normalization", "training", "other"])
-def test_two_processes_do_what_one_would(what, tmp_path):
+def test_two_processes_do_what_one_would(tmp_path):
     """See ranks_worker.py: in double precision, where shares of a batch differ in size."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER), what]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
