@@ -40,11 +40,7 @@ class Ranks:
 
     def total(self, tensor: Tensor) -> Tensor:
         """Return the sum of `tensor` over the processes, which is as it was."""
-        if self.count == 1:
-            return tensor
-        tensor = tensor.clone(memory_format=torch.contiguous_format)
-        _together(lambda: distributed.all_reduce(tensor))
-        return tensor
+        return tensor if self.count == 1 else _summed(tensor.clone(memory_format=torch.contiguous_format))
 
     def gathered(self, value: Any) -> list[Any]:
         """Return what each process has given, in their order; tensors in it must lie on the CPU."""
@@ -66,13 +62,13 @@ class Ranks:
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its sum over the processes."""
         if self.count > 1:
-            _replace([p.grad for p in parameters if p.grad is not None], self.total)
+            _replace([p.grad for p in parameters if p.grad is not None], _summed)
 
     def average_statistics(self, network: nn.Module) -> None:
         """Replace what layers have seen, such as running means, by its mean over the processes."""
         if self.count > 1:
             floating = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-            _replace(floating, lambda flat: self.total(flat) / self.count)
+            _replace(floating, lambda flat: _summed(flat) / self.count)
 
     def begin_alike(self, network: nn.Module, what: Any) -> None:
         """Take weights and statistics of the first process.
@@ -142,6 +138,11 @@ def _replace(tensors: Sequence[Tensor], by: Callable[[Tensor], Tensor]) -> None:
         flat = by(torch.cat([tensor.reshape(-1) for tensor in tensors]))
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+
+def _summed(flat: Tensor) -> Tensor:
+    _together(lambda: distributed.all_reduce(flat))
+    return flat
 
 
 def _of_first(flat: Tensor) -> Tensor:
