@@ -71,7 +71,17 @@ def timed(number: int, kind: str) -> tuple[float, float]:
     """Train a network in this process; return images a second and pages a step."""
     torch.set_num_threads(1)
     if kind != "given back":
-        set_up(Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False))
+        set_up(
+            Runtime(
+                device="cpu",
+                threads=1,
+                precision="fp32",
+                channels_last=True,
+                compile=False,
+                devices=1,
+                batch_norm="synchronized",
+            )
+        )
         torch.utils.deterministic.fill_uninitialized_memory = kind == "filled"  # type: ignore[attr-defined]
     arch, options = NETWORKS[number]
     network = build_model(arch, 10, 1, **options).to(memory_format=torch.channels_last).train()

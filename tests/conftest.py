@@ -21,7 +21,9 @@ from netpress.process.warm import keep_translations
 from netpress.prune.common.plan import plan_rounds
 from netpress.prune.schedules import geometric
 
-RUNTIME = Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False)
+RUNTIME = Runtime(
+    device="cpu", threads=1, precision="fp32", channels_last=True, compile=False, devices=1, batch_norm="synchronized"
+)
 NO_AUGMENT = Augment(flip=False, crop_padding=0, resized_crop=0.0, erasing=0.0, mixup=0.0)
 RECIPE = Recipe(
     optimizer="sgd",

@@ -179,7 +179,15 @@ def test_time_left_is_shared_among_slots_but_no_shorter_than_one_job():
 
 
 def of(threads=1, device="cpu"):
-    return Runtime(device=device, threads=threads, precision="fp32", channels_last=True, compile=False)
+    return Runtime(
+        device=device,
+        threads=threads,
+        precision="fp32",
+        channels_last=True,
+        compile=False,
+        devices=1,
+        batch_norm="synchronized",
+    )
 
 
 def test_slots_are_cores_by_threads_and_one_on_a_gpu(monkeypatch):

@@ -36,7 +36,8 @@ data:
   on_overlap: error
   on_bad_image: error
 
-runtime: {{device: cpu, threads: 2, precision: fp32, channels_last: true, compile: false}}
+runtime: {{device: cpu, threads: 2, precision: fp32, channels_last: true, compile: false, devices: 1,
+  batch_norm: synchronized}}
 
 # How a network is optimized.
 recipes:

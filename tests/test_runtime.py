@@ -14,7 +14,8 @@ from netpress.core.runtime import set_up
 from netpress.params.recipes import Runtime
 
 if sys.argv[1] == "set_up":
-    set_up(Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False))
+    one = {"devices": 1, "batch_norm": "synchronized"}
+    set_up(Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False, **one))
 network = nn.Sequential(
     nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.BatchNorm2d(32), nn.ReLU()
 )

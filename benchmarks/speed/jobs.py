@@ -170,7 +170,15 @@ def checkpoint_job(run: dict[str, Any], threads: int, _: int) -> Job:
             written += self._last != last
 
     case = Case.read(run["case"])
-    runtime = Runtime(device="cpu", threads=threads, precision="fp32", channels_last=True, compile=False)
+    runtime = Runtime(
+        device="cpu",
+        threads=threads,
+        precision="fp32",
+        channels_last=True,
+        compile=False,
+        devices=1,
+        batch_norm="synchronized",
+    )
     set_up(runtime)
     whole = made_up(case, -(-run["images"] // BATCH))
     train, few = (

@@ -41,7 +41,15 @@ def built(network: Network, case: Case) -> nn.Module:
 
 def netpress_loop(case: Case, threads: int, _: int) -> Loop:
     """`core.engine.fit`, set up as a stage does it; a round is one epoch."""
-    runtime = Runtime(device="cpu", threads=threads, precision="fp32", channels_last=True, compile=False)
+    runtime = Runtime(
+        device="cpu",
+        threads=threads,
+        precision="fp32",
+        channels_last=True,
+        compile=False,
+        devices=1,
+        batch_norm="synchronized",
+    )
     set_up(runtime)
     whole = made_up(case)
     few = _first(whole, 16)

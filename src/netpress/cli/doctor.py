@@ -34,6 +34,7 @@ from netpress.process.machine import cores
 if TYPE_CHECKING:
     from netpress.ingest.pieces import Source
     from netpress.params.items import Data
+    from netpress.params.recipes import Runtime
 
 PACKAGES = (
     "torch",
@@ -212,7 +213,7 @@ def _project(root: Path, every_image: bool) -> Iterator[Line]:
         return
     try:
         shared = reader.for_shared(path)
-        yield _threads(shared.runtime.threads)
+        yield _threads(shared.runtime)
         yield from (Line("FAIL", key, text) for key, text in lacking(shared.runtime))
     except ConfigError:
         yield Line("ok", "threads", f"{cores()} cores")
@@ -267,7 +268,10 @@ def _images(source: "Source", on_bad_image: str) -> Iterator[Line]:
         yield Line(mark, "bad images", "\n".join([f"{len(bad)} {remedy}", *bad[:NAMED], *more]))
 
 
-def _threads(threads: int) -> Line:
-    count = cores()
-    text = f"{threads} of {count} cores (runtime.threads)"
-    return Line("ok" if threads <= count else "warn", "threads", text)
+def _threads(runtime: "Runtime") -> Line:
+    from netpress.core.runtime import devices_of
+
+    count, devices = cores(), devices_of(runtime)
+    many = f" for each of {devices} devices (runtime.devices)" if devices > 1 else ""
+    text = f"{runtime.threads} of {count} cores (runtime.threads){many}"
+    return Line("ok" if runtime.threads * devices <= count else "warn", "threads", text)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from netpress.base.project import PREPARED
 from netpress.core.dataset import Manifest, images_file, load_labels, open_images, read_array
+from netpress.core.ranks import ALONE, Ranks
 from netpress.core.streamed import StreamedImages
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import AUTO
@@ -76,12 +77,14 @@ class Batch:
         targets: (B, classes) that sum to 1.
         index: (B), the images' places in the split.
         plain: makes the same images without augmentation, at full size, but mixed as `images` are.
+        share: which part of the whole batch this is, in number; the rest is with other processes.
     """
 
     images: Tensor
     targets: Tensor
     index: Tensor
     plain: Callable[[], Tensor]
+    share: float = 1.0
 
 
 def batches_per_epoch(count: int, batch_size: int) -> int:
@@ -106,9 +109,15 @@ def enough_epochs(recipe: Recipe, epochs: int, images: int) -> int:
 
 
 def training_batches(
-    split: DeviceSplit, augment: Augment, label_smoothing: float, batch_size: int, seed: int, epoch: int
+    split: DeviceSplit,
+    augment: Augment,
+    label_smoothing: float,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
-    """Yield one epoch of batches.
+    """Yield one epoch of batches, or of this process's shares of them.
 
     Args:
         split: the training split.
@@ -117,6 +126,7 @@ def training_batches(
         batch_size: images in the largest batch.
         seed: names the stream of random numbers, with `epoch`.
         epoch: counted from 0.
+        ranks: the processes that share the batches.
     """
     count, device = len(split), split.images.device
     order = np.random.default_rng([seed, epoch, ORDER]).permutation(count)
@@ -127,8 +137,9 @@ def training_batches(
     boxes = _boxes(augment, count, seed, epoch, device)
     partners, shares = _mixup_table(augment, count, seed, epoch)
     soft = torch.eye(split.num_classes, device=device) * (1 - label_smoothing) + label_smoothing / split.num_classes
-    parts = np.array_split(order, batches_per_epoch(count, batch_size))
-    for chosen, following in zip(parts, [*parts[1:], order[:0]], strict=True):
+    batches = np.array_split(order, batches_per_epoch(count, batch_size))
+    parts = [ranks.share(whole) for whole in batches]
+    for whole, chosen, following in zip(batches, parts, [*parts[1:], order[:0]], strict=True):
         for places in (following,) if partners is None else (following, partners[following]):
             split.expect(places)
         index = torch.from_numpy(chosen).to(device)
@@ -140,7 +151,7 @@ def training_batches(
             share = torch.from_numpy(shares[chosen]).to(device)
             view, plain = partial(_mixed, view, other, share), partial(_mixed, plain, other, share)
             targets = torch.lerp(soft[split.labels[other]], targets, share[:, None])
-        yield Batch(view(index), targets, index, cache(partial(plain, index)))
+        yield Batch(view(index), targets, index, cache(partial(plain, index)), len(chosen) / len(whole))
 
 
 def alternating(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -22,8 +22,9 @@ from netpress.core.dataset import Manifest, load_manifest
 from netpress.core.engine import History, Objective, Schedule, fit
 from netpress.core.export import Graphs
 from netpress.core.fitting import check_feeding, fed, fitted, require_same_data
+from netpress.core.ranks import shared_out
 from netpress.core.resume import Workspace, code_hashes
-from netpress.core.runtime import environment_of, set_up
+from netpress.core.runtime import devices_of, environment_of, set_up
 from netpress.params import plugins, reader
 from netpress.params.families import code_of
 from netpress.params.items import VariantConfig, parents_of
@@ -206,9 +207,14 @@ class Context:
 
 
 def open_context(root: Path, section: str, variant: str) -> Context:
-    """Read the variant's config, the manifest and the parents' specs, and set up the device."""
+    """Read the variant's config, the manifest and the parents' specs, and set up the device.
+
+    Where several devices share the training, other processes come to its end, and this one does not come back.
+    """
     read = reader.for_variant(root / "params.yaml", section, variant)
-    device = set_up(read.runtime)
+    device, model_id = set_up(read.runtime), ModelId(f"{section}/{variant}")
+    if read.item.epochs:  # else nothing is trained
+        root = shared_out(root, model_id, devices_of(read.runtime), device)
     parents = {
         role: {seed: artifacts.read_spec(_parent_folder(root, read.item, role, seed)) for seed in read.seeds}
         for role in parents_of(read.item)
@@ -219,7 +225,6 @@ def open_context(root: Path, section: str, variant: str) -> Context:
         require_same_data(spec, manifest)
     here = environment_of(read.runtime, device)
     config = fitted(read, sum(manifest.counts["train"]))
-    model_id = ModelId(f"{section}/{variant}")
     check_feeding(read.item, manifest, model_id.key)
     manifest = fed(manifest, read.item, parents)
     return Context(root, model_id, config, manifest, device, parents, code, here)

@@ -18,6 +18,8 @@ from netpress.core.measure import autocast, evaluate
 from netpress.core.networks import classifier_name
 from netpress.core.optimizer import learning_rate, make_optimizer
 from netpress.core.progressive_resizing import check_sides, resized, side_in
+from netpress.core.ranks import Ranks, here
+from netpress.core.synchronized import synchronized
 from netpress.params.recipes import Recipe, Runtime
 from netpress.process.progress import EpochProgress
 
@@ -95,13 +97,14 @@ def fit(
     Returns:
         One row per epoch: epoch (from 1), lr, train_loss, train_acc, val_loss, val_acc; the last one with
         `Quality.detail`. Where the recipe averages the weights, validation is of their average, which `network` holds
-        in the end.
+        in the end. Processes that share the training come to the same network and history.
 
     Raises:
         TrainingError: the loss or a weight is not finite; says in which epoch and step.
-        ConfigError: a batch would hold a single image, or the network does not take images as small as the recipe's.
+        ConfigError: a batch, or a device's share of it, would hold a single image, or the network does not take images
+            as small as the recipe's.
     """
-    recipe = schedule.recipe
+    recipe, ranks = schedule.recipe, here()
     network.to(memory_format=torch.channels_last if runtime.channels_last else torch.contiguous_format)
     forward = torch.compile(network) if runtime.compile else network
     objective = objective or CrossEntropy()
@@ -110,10 +113,13 @@ def fit(
     head = classifier_name(network, train.num_classes) if recipe.body_lr < 1 else ""
     optimizer = make_optimizer(network, recipe, modules, head)
     steps = batches_per_epoch(len(train), recipe.batch_size)
-    if len(train) // steps < 2:
+    if len(train) // steps < 2 * ranks.count:
+        each = (
+            "is a single image" if ranks.count == 1 else f"has fewer than two images for each of {ranks.count} devices"
+        )
         raise ConfigError(
             f"{label}: a batch_size of {recipe.batch_size} cuts {len(train)} training images into batches of which one "
-            "is a single image, from which no normalization can be computed; choose 3 or more"
+            f"{each}, from which no normalization can be computed; choose {4 * ranks.count - 1} or more"
         )
     check_sides(network, recipe, schedule.epochs, train, label)
     average = averaging(network, recipe.average) if recipe.average else None
@@ -121,12 +127,14 @@ def fit(
     if average:
         state["average"] = average
     history = checkpoint.load(state, optimizer) if checkpoint else []
+    ranks.begin_alike(state, (label, len(history)))
     quick = nullcontext() if runtime.compile else small_maps(network)
-    with quick, EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
+    whole = synchronized(ranks) if runtime.batch_norm == "synchronized" else nullcontext()
+    with quick, whole, EpochProgress(label, schedule.epochs, steps, len(train), len(history)) as progress:
         for epoch in range(len(history), schedule.epochs):
             network.train()
             objective.start_epoch(epoch, schedule.epochs)
-            torch.manual_seed(layer_seed(schedule, epoch))
+            torch.manual_seed(layer_seed(schedule, epoch, ranks.number))
             losses: list[Tensor] = []
             hits = torch.zeros((), dtype=torch.int64, device=train.labels.device)
             batches = training_batches(
@@ -136,6 +144,7 @@ def fit(
                 recipe.batch_size,
                 schedule.seed,
                 schedule.first_epoch + epoch,
+                ranks,
             )
             side = side_in(recipe, epoch, schedule.epochs, train.images.shape[1])
             for step, batch in enumerate(resized(batch, side) for batch in batches):
@@ -143,14 +152,19 @@ def fit(
                 with autocast(runtime, network, batch.images.device):
                     logits = forward(batch.images)
                 loss = objective(batch, logits.float())
-                _update(parameters, optimizer, loss, lr, recipe.clip_norm)
+                if ranks.count > 1:
+                    loss = loss * batch.share  # so that the sum over the processes is the mean over the whole batch
+                _update(parameters, optimizer, loss, lr, recipe.clip_norm, ranks)
                 if average:
                     average.update_parameters(network)
                 losses.append(loss.detach())
                 hits += (logits.argmax(1) == batch.targets.argmax(1)).sum()
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+                    first = step // CHECK_EVERY * CHECK_EVERY
+                    losses[first:] = ranks.total(torch.stack(losses[first:])).unbind()
                     _require_finite(losses, epoch, label)
                 progress.step()
+            ranks.average_statistics(state)
             for trained in (network, modules):
                 _require_finite_weights(trained, epoch, label)
             quality = evaluate(average.module if average else network, val, f"{label} after epoch {epoch + 1}")
@@ -158,16 +172,18 @@ def fit(
                 "epoch": epoch + 1,
                 "lr": lr,
                 "train_loss": float(torch.stack(losses).double().mean()),
-                "train_acc": int(hits) / len(train),
+                "train_acc": int(ranks.total(hits)) / len(train),
                 "val_loss": quality.loss,
                 "val_acc": quality.accuracy,
             }
             history.append(row | (quality.detail(val) if epoch + 1 == schedule.epochs else {}))
-            if checkpoint:
+            if checkpoint and not ranks.number:
                 checkpoint.save_if_due(state, optimizer, history)
             progress.epoch_done(history[-1])
     if average:
         network.load_state_dict(average.module.state_dict())
+    if ranks.count > 1:  # what is drawn after it is to be the same in all of them
+        torch.manual_seed(layer_seed(schedule, schedule.epochs))
     network.eval()
     return history
 
@@ -185,19 +201,26 @@ def averaging(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
-def layer_seed(schedule: Schedule, epoch: int) -> int:
-    """Return the seed of what layers draw in one epoch, such as dropout, below 2**63."""
-    state = np.random.SeedSequence([schedule.seed, schedule.first_epoch + epoch, LAYERS]).generate_state(1, np.uint64)
+def layer_seed(schedule: Schedule, epoch: int, number: int = 0) -> int:
+    """Return the seed of what layers of process `number` draw in one epoch, such as dropout, below 2**63."""
+    names = [schedule.seed, schedule.first_epoch + epoch, LAYERS, *[number] * bool(number)]
+    state = np.random.SeedSequence(names).generate_state(1, np.uint64)
     return int(state[0] >> 1)
 
 
 def _update(
-    parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip_norm: float
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    lr: float,
+    clip_norm: float,
+    ranks: Ranks,
 ) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    ranks.sum_gradients(parameters)
     if clip_norm:
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimizer.step()

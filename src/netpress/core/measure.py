@@ -12,6 +12,7 @@ from netpress.core import predictions
 from netpress.core.batches import DeviceSplit
 from netpress.core.metrics import RIGHT, VAL_ACC, packed
 from netpress.core.predictions import PREDICTED
+from netpress.core.ranks import here
 from netpress.params.recipes import Runtime
 
 #: Bins of equal width in which confidence is compared with accuracy.
@@ -64,24 +65,28 @@ class Quality:
 def evaluate(network: nn.Module, split: DeviceSplit, where: str = "the network") -> Quality:
     """Measure `network` on `split` without augmentation, in fp32 whatever it was trained in; leaves it in eval mode.
 
+    Processes that share a training share the batches too, and each comes to the figures that one alone would.
+
     Raises:
         TrainingError: the loss is not finite, so that the accuracy means nothing; `where` says of what.
     """
     network.eval()
-    loss = 0.0
-    predicted, confidences = [], []
-    for images, labels in split.in_order():
-        logits = network(images)
-        predicted.append(logits.argmax(1))
-        confidences.append(logits.softmax(1).amax(1))
-        loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    ranks = here()
+    found: dict[int, tuple[Tensor, Tensor, float]] = {}
+    for place, (images, labels) in enumerate(split.in_order()):
+        if place % ranks.count == ranks.number:
+            logits = network(images)
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+            found[place] = logits.argmax(1), logits.softmax(1).amax(1), float(loss)
+    predicted, confidences, losses = zip(*ranks.in_order(found), strict=True)
+    loss = sum(losses)
     if not math.isfinite(loss):
         raise TrainingError(
             f"{where}: the loss on {len(split)} images became {loss}; nothing was written. Usual causes: the learning "
             "rate is too high (lower recipes.<name>.lr), or the method broke the network (choose milder method_options)"
         )
-    named = torch.cat(predicted)
-    return Quality(named == split.labels, named, torch.cat(confidences), loss / len(split))
+    named, confidence = (torch.cat(parts).to(split.labels.device) for parts in (predicted, confidences))
+    return Quality(named == split.labels, named, confidence, loss / len(split))
 
 
 def calibration_error(hit: Tensor, confidence: Tensor) -> float:

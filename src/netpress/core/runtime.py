@@ -7,9 +7,12 @@ from contextlib import suppress
 import torch
 
 from netpress.base.errors import ParamsError
+from netpress.core.ranks import here
 from netpress.params.recipes import Runtime
-from netpress.process import environment
+from netpress.params.schema import ALL
+from netpress.process import environment, torchrun
 from netpress.process.environment import Environment
+from netpress.process.machine import cores
 
 #: Instructions for bf16, as PyTorch names them: of x86 processors, and of ARM's.
 BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
@@ -22,7 +25,8 @@ def set_up(runtime: Runtime) -> torch.device:
     """Fix threads and algorithms, so that the same commit gives the same bits; return the device.
 
     Raises:
-        ParamsError: CUDA is asked for and there is none, or bf16 and the processor has no instructions for it.
+        ParamsError: CUDA is asked for and there is none, or more GPUs than there are, or bf16 and the processor has no
+            instructions for it.
     """
     torch.set_num_threads(runtime.threads)
     _keep_memory()
@@ -39,7 +43,18 @@ def set_up(runtime: Runtime) -> torch.device:
     if not _on_gpu(runtime):
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    return torch.device("cuda")
+    number = torchrun.number()
+    if number is None:
+        return torch.device("cuda")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def devices_of(runtime: Runtime) -> int:
+    """Return how many devices share a training."""
+    if runtime.devices != ALL:
+        return runtime.devices
+    return torch.cuda.device_count() if _on_gpu(runtime) else max(1, cores() // runtime.threads)
 
 
 def _keep_memory() -> None:
@@ -58,6 +73,9 @@ def lacking(runtime: Runtime) -> list[tuple[str, str]]:
     if runtime.device == "cuda" and not torch.cuda.is_available():
         text = "runtime.device = 'cuda': PyTorch finds no CUDA device here; set it to cpu or auto"
         return [("runtime.device", text)]
+    if _on_gpu(runtime) and runtime.devices > (count := torch.cuda.device_count()):
+        text = f"runtime.devices = {runtime.devices}: PyTorch finds {count} here; set it to {count} or less, or to all"
+        return [("runtime.devices", text)]
     if runtime.precision != "fp32" and not _on_gpu(runtime) and not has_bf16():
         reason = "this processor has no instructions for bf16, and training in it is several times slower than in fp32"
         return [("runtime.precision", f"runtime.precision = '{runtime.precision}': {reason}; set it to fp32")]
@@ -85,4 +103,5 @@ def environment_of(runtime: Runtime, device: torch.device) -> Environment:
         precision=runtime.precision,
         channels_last=runtime.channels_last,
         compile=runtime.compile,
+        **({"devices": count, "batch_norm": runtime.batch_norm} if (count := here().count) > 1 else {}),
     )

@@ -27,6 +27,7 @@ from netpress.core.measure import count_macs, count_params, evaluate, evidence, 
 from netpress.core.metrics import CONTROL_VAL_ACC, RIGHT, VAL_ACC
 from netpress.core.networks import build_model, require_rebuilt
 from netpress.core.predictions import PREDICTED, prediction_files
+from netpress.core.ranks import here
 from netpress.core.resume import Workspace, finished_seed
 from netpress.params.items import Design
 from netpress.process import environment
@@ -79,7 +80,9 @@ def run_seeds(context: Context, make: Callable[[int, Workspace], dict[str, Any]]
         for seed in reversed(context.config.seeds):
             _made(context, seed, make, None, wait=False)
         return
-    print(f"{context.model_id}  on {context.device.type}, {context.config.runtime.threads} threads", flush=True)
+    devices, threads = here().count, context.config.runtime.threads
+    many = f"{devices} devices, each with " if devices > 1 else ""
+    print(f"{context.model_id}  on {context.device.type}, {many}{threads} threads", flush=True)
     if doubt := few_steps(context):
         print(doubt, flush=True)
     folder = context.model_id.folder(context.root)

@@ -20,6 +20,7 @@ from typing import IO, Any, Self, cast
 
 from netpress.base.errors import ConfigError, NetpressError
 from netpress.params.recipes import Runtime
+from netpress.params.schema import ALL
 from netpress.process.warm import READY, WARM, listening
 
 #: Where Ray's own words go.
@@ -34,7 +35,7 @@ class OnRay:
     Args:
         root: the project's folder.
         address: of the cluster's head, `auto` for the one of this machine, `local` for a new one of its own.
-        runtime: the threads and the device of each stage.
+        runtime: the threads and the devices of each stage.
 
     Raises:
         NetpressError: on entry, Ray is not installed, not there, or its nodes cannot run a stage; on exit, it was lost.
@@ -45,6 +46,10 @@ class OnRay:
             raise ConfigError(
                 f"--address {address}: ray:// is for clients outside of the cluster; run this on a node of it, "
                 "with '--address auto', or submit it by 'ray job submit'"
+            )
+        if runtime.devices == ALL:
+            raise ConfigError(
+                "runtime.devices = all: nodes of a Ray cluster may have several numbers of them; name a number"
             )
         if find_spec("ray") is None:
             raise NetpressError("--on ray needs the package ray; run: .venv/bin/uv pip install -r requirements-ray.txt")
@@ -57,6 +62,7 @@ class OnRay:
         path = str(Path(self._folder.name) / "socket")
         listener = listening(path)
         settings = [str(self._root), self._address, str(self._runtime.threads), self._runtime.device]
+        settings.append(str(self._runtime.devices))
         with (self._root / LOG).open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "netpress.execute.ray_tasks", str(listener.fileno()), *settings],

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -39,20 +40,25 @@ class LostError(Exception):
     """A node, or the process on it, ended in the middle of a stage."""
 
 
-def share(nodes: Sequence[Mapping[str, float]], threads: int, device: str) -> tuple[int, int]:
+def share(nodes: Sequence[Mapping[str, float]], threads: int, device: str, devices: int = 1) -> tuple[int, int]:
     """Return how many stages the nodes, given by what Ray says that they have, take at once, and the GPUs of each.
+
+    A stage has so many `devices`, each with its `threads`.
 
     Raises:
         ConfigError: no node can run one.
     """
-    gpus = int(device == "cuda" or (device == "auto" and any(node.get("GPU", 0) >= 1 for node in nodes)))
+    on_gpu = device == "cuda" or (device == "auto" and any(node.get("GPU", 0) >= 1 for node in nodes))
+    need, gpus = threads * devices, devices if on_gpu else 0
     slots = sum(
-        int(min(node.get("CPU", 0) // threads, node.get("GPU", 0) if gpus else node.get("CPU", 0))) for node in nodes
+        int(min(node.get("CPU", 0) // need, node.get("GPU", 0) // gpus if gpus else math.inf)) for node in nodes
     )
     if not slots:
+        many = " for each of runtime.devices" if devices > 1 else ""
+        gpu = f" and {'a GPU' if gpus == 1 else f'{gpus} GPUs'} (runtime.device)" if gpus else ""
         has = "; ".join(f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
         raise ConfigError(
-            f"params.yaml asks for {threads} cores (runtime.threads){' and a GPU (runtime.device)' if gpus else ''}, "
+            f"params.yaml asks for {need} cores (runtime.threads{many}){gpu}, "
             f"which no node of the Ray cluster has ({has}); add such a node, or change it"
         )
     return slots, gpus
@@ -125,7 +131,7 @@ def stage(root: str, token: str, argv: list[str], environ: dict[str, str], lag: 
 class Server:
     """Takes work from stages' scripts over a socket, has Ray do it, and answers with the exit code."""
 
-    def __init__(self, root: str, address: str, threads: int, device: str) -> None:
+    def __init__(self, root: str, address: str, threads: int, device: str, devices: int) -> None:
         import ray
         from ray.exceptions import RayTaskError, TaskCancelledError
 
@@ -139,8 +145,8 @@ class Server:
         except (OSError, RuntimeError, ValueError) as error:  # nobody there; other versions; no address
             raise NetpressError(f"no Ray to work with at {address!r}: {refusal(error)}") from None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.slots, gpus = share(nodes, threads, device)
-        self._task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(stage)
+        self.slots, gpus = share(nodes, threads, device, devices)
+        self._task = ray.remote(num_cpus=threads * devices, num_gpus=gpus, max_retries=0)(stage)
         self._token = Path(root) / TOKENS / uuid.uuid4().hex  # a name that no node has looked for before
         self._token.parent.mkdir(parents=True, exist_ok=True)
         self._token.touch()
@@ -228,7 +234,7 @@ def wait_for_loss(head: tuple[str, int]) -> None:
             seen = time.monotonic()
 
 
-def main(number: str, root: str, address: str, threads: str, device: str) -> int:
+def main(number: str, root: str, address: str, threads: str, device: str, devices: str) -> int:
     """Serve the socket `number` until standard input ends; one line of JSON says that it begins, or what is wrong."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     answer = os.fdopen(os.dup(1), "w", 1)
@@ -244,7 +250,7 @@ def main(number: str, root: str, address: str, threads: str, device: str) -> int
     leash = threading.Thread(target=follow, daemon=True)
     leash.start()
     try:
-        server = Server(root, address, int(threads), device)
+        server = Server(root, address, int(threads), device, int(devices))
     except NetpressError as error:
         print(json.dumps({"error": str(error)}), file=answer)
         return 1

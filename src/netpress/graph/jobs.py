@@ -12,7 +12,10 @@ from netpress.params.whole import Params
 
 @dataclass(frozen=True)
 class Job:
-    """A stage of dvc.yaml, such as `train@resnet18_strong`: the stages whose outputs it reads, its count of seeds."""
+    """A stage of dvc.yaml, such as `train@resnet18_strong`: the stages whose outputs it reads, its count of seeds.
+
+    The latter is 1 where the processes of one training share its devices: none makes a seed by itself then.
+    """
 
     stage: str
     needs: frozenset[str]
@@ -29,7 +32,8 @@ def jobs_of(params: Params) -> dict[str, Job]:
     models = {
         stage: ["prepare", *(parent.stage for parent in parents_of(item).values())] for stage, item in items.items()
     }
-    seeds = {stage: len(item.seeds or params.seeds) for stage, item in items.items()}
+    alone = params.runtime.devices == 1
+    seeds = {stage: len(item.seeds or params.seeds) for stage, item in items.items() if alone}
     tests = {f"test@{model_id}": ["prepare", ModelId(model_id).stage] for model_id in params.final}
     needs = {"check": [], "prepare": ["check"], **models, **tests, "aggregate": ["prepare", *models, *tests]}
     ordered: dict[str, Job] = {}

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from netpress.params.schema import OrAuto, Share, Strict
+from netpress.params.schema import OrAll, OrAuto, Share, Strict
 
 
 class Runtime(Strict):
@@ -17,6 +17,21 @@ class Runtime(Strict):
     )
     channels_last: bool
     compile: bool
+    devices: Annotated[int, OrAll] = Field(
+        ge=1,
+        le=1024,
+        description="that share each training: GPUs, or on the CPU processes of `threads` cores each; all: those that "
+        "this machine has",
+    )
+    batch_norm: Literal["synchronized", "per_device"] = Field(
+        description="statistics of a batch on several devices: of the whole, or each device's own of its share"
+    )
+
+    @model_validator(mode="after")
+    def _compiles_alone(self) -> Self:
+        if self.compile and self.devices != 1:
+            raise ValueError("compile: true is for one device; set compile: false or devices: 1")
+        return self
 
 
 class Augment(Strict):

@@ -24,6 +24,10 @@ T = TypeVar("T", bound=Strict)
 AUTO = 0
 #: Lets a number also be `auto`.
 OrAuto = WrapValidator(lambda value, check: AUTO if value == "auto" else check(value))
+#: What `all` becomes; there is no training by 0 devices.
+ALL = 0
+#: Lets a number also be `all`.
+OrAll = WrapValidator(lambda value, check: ALL if value == "all" else check(value))
 #: What `last` becomes; rounds are counted from 1.
 LAST = 0
 #: Lets the number of a round also be `last`.

@@ -4,12 +4,14 @@ import argparse
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 from netpress.base.errors import NetpressError, ParamsError
 from netpress.base.project import find_root
+from netpress.process import torchrun
 from netpress.process.ahead import is_ahead
 from netpress.process.blame import blamed, out_of_memory
 from netpress.process.lock import held
@@ -60,22 +62,28 @@ def _run(variant: str, action: Callable[[Path], None]) -> None:
     """Run `action` while no other process runs the same stage of the same variant here.
 
     Processes ahead of a stage work beside it; each seed has a lock of its own. Stages without a variant load less than
-    they would wait for.
+    they would wait for. Processes of one stage have locks of their own beside that of the process that started them,
+    which may be gone before they are.
     """
-    if (code := handed_over(wait=bool(variant))) is not None:
+    one_of_many = torchrun.number()
+    if one_of_many is None and (code := handed_over(wait=bool(variant))) is not None:
         sys.exit(code)
-    end_at_once()
+    end_at_once(silent=one_of_many is not None)
     stage = Path(sys.argv[0]).stem
     name = re.sub(r"[^a-z0-9_]", ".", f"{stage} {variant}".strip())[:200]  # of a file
 
     def locked() -> None:
         root = find_root()
         os.chdir(root)  # params.yaml names folders relative to it
-        lock = held(root / ".netpress/locks" / name, f"{stage} {variant}".strip())
-        with nullcontext() if is_ahead() else lock:
+        lock = name if one_of_many is None else f"{name}.{one_of_many}"
+        mine = held(root / ".netpress/locks" / lock, f"{stage} {variant}".strip())
+        with nullcontext() if is_ahead() else mine:
             _located(root / "params.yaml", lambda: action(root))
 
-    sys.exit(guarded(locked))
+    code = guarded(locked)
+    if code and one_of_many:
+        time.sleep(torchrun.PATIENCE)  # the first, whose words are shown, is to end before this one where both fail
+    sys.exit(code)
 
 
 def _located(params: Path, action: Callable[[], None]) -> None:
