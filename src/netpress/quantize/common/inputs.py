@@ -1,6 +1,6 @@
 """What the layers of an ONNX model are given when it sees images, for methods that round each layer for its inputs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,53 +11,39 @@ from torch import Tensor
 from netpress.base.errors import ParamsError
 from netpress.quantize.common.stored import Layer, Rounded
 
-#: Images that run through the network at once.
-BATCH = 32
+#: Images that run through a network at once, of which many tensors may be kept.
+BATCH = 16
 #: Values of a layer's inputs that are unfolded at once: 128 MB.
 UNFOLDED = 2**24
 
 
 def inputs_of(model: Any, layer: Layer, images: np.ndarray) -> Iterator[Tensor]:
     """Yield what a layer of an ONNX model is given when it sees `images`, batch by batch."""
-    return tensors_of(model, layer.node.input[0], images)
+    name = layer.node.input[0]
+    if name == model.graph.input[0].name:
+        yield from torch.from_numpy(images).split(BATCH)
+    else:
+        yield from (torch.from_numpy(seen[name]) for seen in outputs_of(model.SerializeToString(), [name], images))
 
 
-def tensors_of(model: Any, name: str, images: np.ndarray) -> Iterator[Tensor]:
-    """Yield a tensor of an ONNX model, by its name, when it sees `images`, batch by batch."""
+def outputs_of(data: bytes, names: Collection[str], images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """Yield, batch by batch, what tensors of a file hold as it sees `images`, run as it is written and no further."""
+    import onnx
     import onnxruntime
 
-    first = model.graph.input[0].name
-    if name == first:
-        for start in range(0, len(images), BATCH):
-            yield torch.from_numpy(images[start : start + BATCH])
-        return
-    before = _up_to(model, name)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(before.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    model = onnx.load_from_string(data)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    settings, only = onnxruntime.SessionOptions(), onnxruntime.RunOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = torch.get_num_threads()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    only.only_execute_path_to_fetches = True
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    (entry,) = (given.name for given in session.get_inputs())
     for start in range(0, len(images), BATCH):
-        yield torch.from_numpy(session.run([name], {first: images[start : start + BATCH]})[0])
-
-
-def _up_to(model: Any, name: str) -> Any:
-    """Return the part of an ONNX model that makes the tensor `name`, its only output."""
-    from onnx import ModelProto, TensorProto, helper
-
-    part = ModelProto()
-    part.CopyFrom(model)
-    needed, nodes = {name}, []
-    for node in reversed(model.graph.node):  # those that make a tensor stand before those that take it
-        if needed & set(node.output):
-            needed |= set(node.input)
-            nodes.append(node)
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    for field, kept in (("node", nodes[::-1]), ("initializer", tensors)):
-        part.graph.ClearField(field)
-        getattr(part.graph, field).extend(kept)
-    part.graph.ClearField("output")
-    part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    return part
+        batch = images[start : start + BATCH]
+        yield dict(zip(names, session.run(list(names), {entry: batch}, only), strict=True))
 
 
 def moment(layer: Layer, pairs: Iterable[tuple[Tensor, Tensor]], method: str) -> Tensor:

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from netpress.base.errors import ParamsError
 from netpress.params.schema import Strict
+from netpress.quantize.common.inputs import BATCH, outputs_of
 
 #: Tensor -> the lowest and the highest value that its integers stand for; zero lies between.
 Ranges = dict[str, tuple[float, float]]
@@ -23,8 +24,6 @@ Rule = Literal["minmax", "percentile", "entropy", "mse"]
 _IN_FP32 = ("InstanceNormalization",)
 #: Operators with weights.
 _LAYERS = ("Conv", "Gemm", "MatMul")
-#: Images that run through a network at once, all of whose tensors are kept.
-BATCH = 16
 #: Bins of a tensor's histogram, and steps of its integers.
 BINS, STEPS = 4096, 255
 #: Thresholds that are compared: this many, from an eighth of the largest magnitude to all of it.
@@ -110,27 +109,6 @@ def as_int8(
             text = f"method = {method}: onnxruntime cannot quantize this network ({error}); choose weights or fp16"
             raise ParamsError([("method", text)]) from None
         return made.read_bytes()
-
-
-def outputs_of(data: bytes, names: Collection[str], images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    """Yield, batch by batch, what tensors of a file hold as it sees `images`, run as it is written and no further."""
-    import onnx
-    import onnxruntime
-    import torch
-
-    model = onnx.load_from_string(data)
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    settings, only = onnxruntime.SessionOptions(), onnxruntime.RunOptions()
-    settings.log_severity_level = 3
-    settings.intra_op_num_threads = torch.get_num_threads()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    only.only_execute_path_to_fetches = True
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    (entry,) = (given.name for given in session.get_inputs())
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        yield dict(zip(names, session.run(list(names), {entry: batch}, only), strict=True))
 
 
 def ranges_of(data: bytes, images: np.ndarray, rule: Rule) -> Ranges:

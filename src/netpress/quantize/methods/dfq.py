@@ -20,7 +20,8 @@ import numpy as np
 from pydantic import Field
 
 from netpress.base.words import some
-from netpress.quantize.common.int8 import Calibration, as_int8, layers_of, outputs_of, prepared, ranges_of
+from netpress.quantize.common.inputs import outputs_of
+from netpress.quantize.common.int8 import Calibration, as_int8, layers_of, prepared, ranges_of
 from netpress.quantize.run import Trained
 
 EXAMPLE = {
