@@ -46,7 +46,8 @@ import torch
 from netpress.core.runtime import set_up
 from netpress.params.recipes import Runtime
 
-set_up(Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False, devices=1, batch_norm="synchronized"))
+one = {"devices": 1, "batch_norm": "synchronized"}
+set_up(Runtime(device="cpu", threads=1, precision="fp32", channels_last=True, compile=False, **one))
 with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
     torch.empty(1000)
 names = {event.key for event in profile.key_averages()}
