@@ -169,6 +169,19 @@ def test_more_threads_than_cores_is_a_warning(project, capsys):
 
 
 @pytest.mark.parametrize(
+    ("size", "code", "says"),
+    [
+        ("2GB", 0, "ok splits of up to 2.0 GB are held"),
+        ("much", 1, "FAIL splits NETPRESS_MEMORY = 'much'"),
+    ],
+)
+def test_how_much_of_a_split_is_held_in_memory_is_said(project, capsys, monkeypatch, size, code, says):
+    monkeypatch.setenv("NETPRESS_MEMORY", size)
+    assert main(["doctor"]) == code
+    assert says in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
     ("text", "changes", "says"),
     [
         ("x = (", "", "path = 'nets/own.py': it fails: SyntaxError"),

@@ -79,9 +79,12 @@ def test_jobs_have_the_seeds_of_their_variants(tmp_path):
     text = (ROOT / "profiles/default.yaml").read_text()
     head, name, rest = text.partition("\n  resnet18_strong:\n")
     (tmp_path / "params.yaml").write_text(f"{head}{name}    seeds: [0, 5]\n{rest}")
-    found = {stage: job.seeds for stage, job in jobs_of(load(tmp_path / "params.yaml")).items()}
+    params = load(tmp_path / "params.yaml")
+    found = {stage: job.seeds for stage, job in jobs_of(params).items()}
     assert found["train@resnet18_strong"] == 2 and found["prune"] == 3
     assert found["prepare"] == found["aggregate"] == 1
+    shared = params.model_copy(update={"runtime": params.runtime.model_copy(update={"devices": 2})})
+    assert {job.seeds for job in jobs_of(shared).values()} == {1}
 
 
 def test_parents_that_do_not_exist_and_circles_are_left_to_the_stage_check(tmp_path):

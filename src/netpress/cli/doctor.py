@@ -29,7 +29,7 @@ from netpress.cli._unpulled import to_pull
 from netpress.process.blame import blamed
 from netpress.process.commands import changed_stages, has_git
 from netpress.process.environment import cpu_name
-from netpress.process.machine import cores
+from netpress.process.machine import MEMORY, cores, image_budget
 
 if TYPE_CHECKING:
     from netpress.ingest.pieces import Source
@@ -179,6 +179,10 @@ def _machine(root: Path) -> Iterator[Line]:
     memory = psutil.virtual_memory().available / 1e9
     hint = "" if memory >= MEMORY_GB else f"; the default profile may take {MEMORY_GB:.0f} GB"
     yield Line("warn" if hint else "ok", "memory", f"{memory:.1f} GB free{hint}")
+    try:
+        yield Line("ok", "splits", f"of up to {image_budget() / 1e9:.1f} GB are held in memory ({MEMORY})")
+    except ConfigError as error:
+        yield Line("FAIL", "splits", str(error))
 
 
 def _rwlock(root: Path) -> Iterator[Line]:
