@@ -62,6 +62,7 @@ def test_bf16_is_refused_where_the_processor_cannot_compute_in_it(monkeypatch, p
         assert [key for key, _ in caught.value.faults] == ["runtime.precision"]
     set_up(RUNTIME)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which is set now, and taken back after the test
     assert set_up(RUNTIME.model_copy(update={"precision": precision, "device": "auto"})).type == "cuda"
 
