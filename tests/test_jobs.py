@@ -12,7 +12,7 @@ from netpress.base.errors import ConfigError
 from netpress.execute import slots as machine
 from netpress.execute.eta import IMAGE_MACS, NETWORK_MACS, STAGE_SECONDS, Eta, training_work
 from netpress.execute.local import urgency
-from netpress.graph.jobs import Job, all_needs, chosen, jobs_of, stale
+from netpress.graph.jobs import Job, all_needs, chosen, direct_needs, jobs_of, stale
 from netpress.params.profiles import names, render
 from netpress.params.reader import load
 from netpress.params.recipes import Runtime
@@ -73,6 +73,14 @@ def test_stages_that_others_need_come_before_them(plans):
     jobs = plans[TWISTED][0]
     assert jobs["distill@kd_weak"].needs == {"prepare", "prune", "lowrank@large_depthwise"}
     assert list(jobs).index("prune") < list(jobs).index("distill@kd_weak") < list(jobs).index("lowrank@compact_plain")
+
+
+def test_direct_needs_leave_out_what_others_follow_from(plans):
+    jobs = plans[TWISTED][0]
+    assert direct_needs(jobs, "distill@kd_weak") == {"prune", "lowrank@large_depthwise"}
+    assert direct_needs({stage: job for stage, job in jobs.items() if stage != "check"}, "prepare") == set()
+    for stage in jobs:
+        assert all_needs(jobs, stage) == {n for d in direct_needs(jobs, stage) for n in {d, *all_needs(jobs, d)}}
 
 
 def test_jobs_have_the_seeds_of_their_variants(tmp_path):

@@ -1,6 +1,7 @@
 """`netpress run` on the real DVC: what it leaves is what `dvc repro` leaves, also after Ctrl-C and kill -9."""
 
 import os
+import re
 import shutil
 import signal
 
@@ -81,6 +82,22 @@ def test_undisturbed_a_run_leaves_what_dvc_repro_leaves(project, little_run):
     assert done.returncode == 0, done.stdout
     assert "10 jobs to do, at most 2 at once" in done.stdout
     assert_equal(project, little_run)
+
+
+def test_a_dry_run_says_what_would_run_and_changes_nothing(project, little_run):
+    before = {path: path.stat().st_mtime_ns for path in project.rglob("*") if ".dvc/tmp" not in str(path)}
+    told = run(project, *RUN, "--dry-run", "distill@kd").stdout.splitlines()
+    assert re.fullmatch(r"4 jobs to do, at most 2 at once, about \d+:\d\d:", told[0])
+    rows = [re.split(r"\s{2,}", line.strip()) for line in told[1:]]
+    assert [(row[0], *row[2:]) for row in rows] == [
+        ("check",),
+        ("prepare", "after check"),
+        ("train@teacher", "after prepare"),
+        ("distill@kd", "after train@teacher"),
+    ]
+    assert all(re.fullmatch(r"\d+:\d\d", row[1]) for row in rows)
+    assert {path: path.stat().st_mtime_ns for path in project.rglob("*") if ".dvc/tmp" not in str(path)} == before
+    assert run(little_run, *RUN, "--dry-run").stdout == "everything is up to date\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

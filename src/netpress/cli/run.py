@@ -3,6 +3,7 @@
     python -m netpress run                            everything, as many jobs at once as there are cores
     python -m netpress run -j 1 quantize@student_int8    one model and what it follows from
     python -m netpress run --on ray --address auto    on the nodes of a Ray cluster, which share this folder
+    python -m netpress run --dry-run                  what would run, and how long it would take
 
 Does what `dvc repro` does, sooner: each job has the threads that runtime.threads gives it, and as many run at once as
 the cores allow; cores without a job make further seeds of those that run. What is up to date is left alone, what was
@@ -14,10 +15,10 @@ Exit codes: 0 everything is up to date, 1 jobs failed, 130 stopped by Ctrl-C.
 import argparse
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netpress.base.errors import NetpressError
 from netpress.base.project import find_root
@@ -28,12 +29,17 @@ from netpress.process.lock import held
 from netpress.process.warm import WARM, Warm
 
 if TYPE_CHECKING:
+    from netpress.execute.eta import Eta
+    from netpress.graph.jobs import Job
     from netpress.params.recipes import Runtime
+    from netpress.params.whole import Params
 
 #: Jobs named in a message.
 NAMED = 8
 #: The address of a Ray that is started for the run, on this machine alone.
 OWN_RAY = "local"
+#: What is said where no job is to run.
+NOTHING = "everything is up to date"
 #: The stage that makes the tables.
 AGGREGATE = "aggregate"
 
@@ -54,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --on ray: HOST:PORT of the cluster's head, or auto for the one that this machine belongs to "
         "(default: a Ray of its own on this machine)",
     )
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and about how long, and run nothing")
     parser.set_defaults(usage=parser.error)
     parser.add_argument(
         "stages",
@@ -73,34 +80,27 @@ def run(args: argparse.Namespace) -> None:
         args.usage("--address needs --on ray")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    root = find_root()
+    root, address = find_root(), (args.address or OWN_RAY) if args.on else None
+    if args.dry_run:
+        _tell(root, args.stages, args.jobs, address)
+        return
     with held(root / ".netpress/locks/run", "run"):
-        _run(root, args.stages, args.jobs, (args.address or OWN_RAY) if args.on else None)
+        _run(root, args.stages, args.jobs, address)
 
 
 def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:
     from netpress.execute.board import board
-    from netpress.execute.eta import Eta, training_work
     from netpress.execute.local import End, execute
     from netpress.execute.lock_file import LockFile, forget
-    from netpress.graph.jobs import chosen, jobs_of, stale
-    from netpress.params.reader import load
-    from netpress.process.commands import changed_stages
     from netpress.report.collect import collect
     from netpress.report.found import found
 
-    params = load(root / "params.yaml")  # what its sections say of one another is for the stage `check`
-    graph = jobs_of(params)
-    jobs = chosen(graph, names) if names else graph
-    changed = changed_stages(root)
-    jobs = stale(jobs, changed)
+    params, graph, jobs, changed = _to_do(root, names)
     if not jobs:
         forget(root)
-        print("everything is up to date")
+        print(NOTHING)
         return
-    if line := to_pull(root, {stage: changed[stage] for stage in jobs if stage in changed}):
-        print(f"note: {line}")
-    eta = Eta(training_work(root, jobs), {stage: job.seeds for stage, job in jobs.items()})
+    eta = _eta(root, jobs)
     ended: dict[End, list[str]] = {end: [] for end in End}
     with (
         _served(root, params.runtime, address) as free,
@@ -116,6 +116,45 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
     if AGGREGATE in jobs:
         study = collect(root, params.items(), params.final, params.claims)
         print(f"\n{found(study)}")
+
+
+def _tell(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:
+    """Print the jobs that would run, in the order of the graph, and about how long they and the whole would take."""
+    from netpress.execute.slots import slots
+    from netpress.graph.jobs import direct_needs
+    from netpress.process.progress import clock
+
+    params, _, jobs, _ = _to_do(root, names)
+    if not jobs:
+        print(NOTHING)
+        return
+    with _served(root, params.runtime, address) if address else nullcontext(slots(params.runtime)) as free:
+        count = at_once or free
+    eta, width = _eta(root, jobs), max(map(len, jobs))
+    print(f"{len(jobs)} jobs to do, at most {count} at once, about {clock(eta.seconds(slots=count))}:")
+    for stage in jobs:
+        needs = some(sorted(direct_needs(jobs, stage)), 3)
+        print(f"  {stage:{width}}  {clock(eta.of(stage)):>7}  {needs and f'after {needs}'}".rstrip())
+
+
+def _to_do(root: Path, names: Sequence[str]) -> "tuple[Params, dict[str, Job], dict[str, Job], dict[str, Any]]":
+    """Return what params.yaml says, all its jobs, those of `names` (all if none) that are to run, and what changed."""
+    from netpress.graph.jobs import chosen, jobs_of, stale
+    from netpress.params.reader import load
+    from netpress.process.commands import changed_stages
+
+    params = load(root / "params.yaml")  # what its sections say of one another is for the stage `check`
+    graph, changed = jobs_of(params), changed_stages(root)
+    jobs = stale(chosen(graph, names) if names else graph, changed)
+    if line := to_pull(root, {stage: changed[stage] for stage in jobs if stage in changed}):
+        print(f"note: {line}")
+    return params, graph, jobs, changed
+
+
+def _eta(root: Path, jobs: "Mapping[str, Job]") -> "Eta":
+    from netpress.execute.eta import Eta, training_work
+
+    return Eta(training_work(root, jobs), {stage: job.seeds for stage, job in jobs.items()})
 
 
 @contextmanager

@@ -86,6 +86,12 @@ def all_needs(jobs: Mapping[str, Job], stage: str) -> set[str]:
     return found
 
 
+def direct_needs(jobs: Mapping[str, Job], stage: str) -> set[str]:
+    """Return the stages among `jobs` after which `stage` begins: those that no other one of them follows from."""
+    needs = set(jobs[stage].needs & jobs.keys())
+    return needs - {earlier for need in needs for earlier in all_needs(jobs, need)}
+
+
 def stale(jobs: Mapping[str, Job], changed: Collection[str]) -> dict[str, Job]:
     """Return the jobs that are among the stages `changed` or follow from one of them."""
     return {stage: job for stage, job in jobs.items() if not {stage, *all_needs(jobs, stage)}.isdisjoint(changed)}
