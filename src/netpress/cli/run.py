@@ -131,7 +131,8 @@ def _tell(root: Path, names: Sequence[str], at_once: int | None, address: str | 
     with _served(root, params.runtime, address) if address else nullcontext(slots(params.runtime)) as free:
         count = at_once or free
     eta, width = _eta(root, jobs), max(map(len, jobs))
-    print(f"{len(jobs)} jobs to do, at most {count} at once, about {clock(eta.seconds(slots=count))}:")
+    total = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} to do"
+    print(f"{total}, at most {count} at once, about {clock(eta.seconds(slots=count))}:")
     for stage in jobs:
         needs = some(sorted(direct_needs(jobs, stage)), 3)
         print(f"  {stage:{width}}  {clock(eta.of(stage)):>7}  {needs and f'after {needs}'}".rstrip())

@@ -32,7 +32,7 @@ class Board:
         self._live = console.is_terminal and not console.is_dumb_terminal
         self._start = time.monotonic()
         self._running: dict[str, list[float]] = {}  # since when each of a job's processes runs
-        self.say(Text(f"{total} jobs to do, at most {slots} at once"))
+        self.say(Text(f"{total} job{'s' if total > 1 else ''} to do, at most {slots} at once"))
 
     def started(self, stage: str, processes: int) -> None:
         """A process of a job begins, which has so many then."""
