@@ -73,7 +73,7 @@ def test_models_that_are_named_come_with_their_parents(here, capsys):
     told = json.loads(capsys.readouterr().out)
     assert {*told["models"]} == {"prune/main/round_1", "train/teacher"}
     assert main(["latency", "train/techer"]) == 1
-    assert "models/train/techer" in capsys.readouterr().err
+    assert "error: no model 'train/techer', did you mean 'train/teacher'?" in capsys.readouterr().err
 
 
 def test_where_nothing_is_made_there_is_nothing_to_measure(here, capsys):
@@ -185,6 +185,33 @@ def test_an_exported_folder_answers_as_the_model(here, tmp_path, capsys, model_i
     assert [line[1].rpartition(" ")[0] for line in lines] == expected
     predictor = open_exported(folder, 1)
     assert [predictor.classes[k] for k in predictor.probabilities(images).argmax(1)] == expected
+
+
+def test_an_exported_folder_names_bad_pictures_and_does_the_others(here, tmp_path):
+    assert main(["export", "train/teacher", str(tmp_path / "shipped")]) == 0
+    pictures(here, tmp_path / "pictures")
+    good = sorted((tmp_path / "pictures").iterdir())[:2]
+    (tmp_path / "bad.png").write_text("<html>")
+    command = [
+        sys.executable,
+        tmp_path / "shipped/predict.py",
+        good[0],
+        tmp_path / "bad.png",
+        tmp_path / "gone",
+        good[1],
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [str(path) for path in good]
+    told = done.stderr.splitlines()
+    assert told[0].startswith(f"{tmp_path}/bad.png: cannot identify image file")
+    assert told[1].startswith(f"{tmp_path}/gone: ") and "No such file" in told[1]
+
+
+def test_a_model_that_is_none_is_not_exported(here, tmp_path, capsys):
+    assert main(["export", "distill/kdd", str(tmp_path / "shipped")]) == 1
+    assert "error: no model 'distill/kdd', did you mean 'distill/kd'?" in capsys.readouterr().err
+    assert not (tmp_path / "shipped").exists()
 
 
 def test_the_card_says_what_the_metrics_say(here, tmp_path):

@@ -111,7 +111,7 @@ def test_nothing_is_written_where_nothing_is_asked_or_something_is_wrong(here, c
     for place, words in [
         ("data/gone", "data/gone is no folder"),
         ("data/one", "data/one has 1 class folders, at least 2 are needed"),
-        ("data/bad", "no picture can be used"),
+        ("data/bad", "data/bad holds no picture that can be used (.jpg, "),
         ("data/few", "too few pictures to split in apple (1), pear (1): a class needs 2 or more"),
     ]:
         assert main(["init", place]) == 1

@@ -103,13 +103,22 @@ def test_of_pictures_that_cannot_be_used_the_others_are_done(here, tmp_path, cap
     assert [Path(row["picture"]).name for row in rows(tmp_path / "out.csv")] == ["1.png", "3.png"]
 
 
+def test_of_places_that_do_not_exist_the_others_are_done(here, tmp_path, capsys):
+    paint(tmp_path / "1.png")
+    named = [str(tmp_path / name) for name in ("gone", "1.png", "lost")]
+    assert main(["predict", "train/teacher", *named]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith(f"{tmp_path}/1.png  ") and len(told.out.splitlines()) == 1
+    assert f"2 of 3 pictures cannot be used: {named[0]} does not exist; {named[2]} does not exist. The oth" in told.err
+
+
 def test_mistakes_are_one_line(here, tmp_path, capsys):
     paint(tmp_path / "twice/a/1.png")
     paint(tmp_path / "twice/b/1.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "words.txt").write_text("no picture")
     for model, place, words in [
-        ("train/techer", "twice", "models/train/techer"),
+        ("train/techer", "twice", "no model 'train/techer', did you mean 'train/teacher'?"),
         ("train/teacher", "gone", "gone does not exist"),
         ("train/teacher", "empty", "empty holds no picture"),
         ("train/teacher", "words.txt", "words.txt"),

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from netpress.base.project import find_root
+from netpress.cli._models import made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +26,6 @@ def run(args: argparse.Namespace) -> None:
     """Export one model of the project around the current folder."""
     from netpress.deploy.bundle import export
 
-    names = export(find_root(), args.model, args.folder, args.force)
+    root = find_root()
+    names = export(root, made(root, args.model), args.folder, args.force)
     print(f"wrote {args.model} to {args.folder}: {', '.join(names)}; its outputs are those of the model")

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Survey the folder and write params.yaml of the project around the current folder."""
     from netpress.cli.use import refuse_hand_edits
+    from netpress.ingest.sources._pictures import PICTURES
     from netpress.ingest.sources.imagefolder import require_enough
     from netpress.ingest.survey import survey
     from netpress.process.progress import ImageProgress
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
         seen = survey(args.folder, str(args.folder), progress.reached)
     print("\n".join(_found(args.folder, seen)))
     if not seen.good:
-        raise DataError("no picture can be used")
+        endings = ", ".join(PICTURES)
+        raise DataError(f"{args.folder} holds no picture that can be used ({endings}), in a folder for each class")
     drawn = [key.removesuffix("_share") for key, share in _shares(seen).items() if share]
     require_enough(seen.counts("train"), drawn)
     text, params, seconds = _fitting(root, args, seen)

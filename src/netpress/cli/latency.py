@@ -21,6 +21,7 @@ from netpress.base.errors import ArtifactError, NetpressError
 from netpress.base.model_id import ModelId
 from netpress.base.project import find_root, metrics_file
 from netpress.cli._arguments import whole_number
+from netpress.cli._models import made
 from netpress.process.environment import cpu_name
 from netpress.process.machine import cores
 
@@ -96,7 +97,7 @@ def _specs(root: Path, named: list[str]) -> "dict[str, tuple[Path, Spec]]":
     from netpress.core import artifacts
     from netpress.params import reader
 
-    wanted = [ModelId(name) for name in named]
+    wanted = [made(root, name) for name in named]
     if not wanted:
         known = [ModelId(name) for name in reader.load(root / "params.yaml").items()]
         wanted = [name for name in known if metrics_file(root, name).is_file() and name.folder(root).is_dir()]

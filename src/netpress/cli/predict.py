@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from netpress.base import files
 from netpress.base.errors import ConfigError, DataError
-from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, find_root
 from netpress.cli._arguments import whole_number
+from netpress.cli._models import made
 from netpress.process.machine import cores
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def _predictor(model: str) -> "Predictor":
         return open_exported(place, threads)
     if any((place / name).is_file() for name in (SPEC, SEEDS)):
         return open_model(place, threads)
-    return open_model(ModelId(model).folder(find_root()), threads)
+    root = find_root()
+    return open_model(made(root, model).folder(root), threads)
 
 
 def _write_course(path: Path, shares: "dict[str, np.ndarray]") -> None:
@@ -153,9 +154,11 @@ def _pictures(predictor: "Predictor", places: list[Path], stack: ExitStack) -> "
     """Yield names of pictures, and probabilities or why they cannot be used, with progress."""
     from netpress.process.progress import ImageProgress
 
-    listed = [picture for place in places for picture in _listed(place, stack)]
+    there = [place for place in places if place.exists()] or places[:1]  # of which the first is told
+    listed = [picture for place in there for picture in _listed(place, stack)]
     progress = ImageProgress("reading", len(listed))
     stack.callback(progress.close)
+    yield from ((str(place), f"{place} does not exist") for place in places if place not in there)
     for name, answer in predictor.of_pictures(listed, cores()):
         progress.add(1)
         yield name, answer

@@ -18,17 +18,15 @@ reports/sensitivity/<section>_<variant>.csv too, and a picture of it beside that
 
 import argparse
 import json
-import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpress.base.errors import ArtifactError, ConfigError
-from netpress.base.model_id import PATTERN, ModelId
+from netpress.base.errors import ConfigError
 from netpress.base.project import PREPARED, find_root
-from netpress.base.words import near_or_known
 from netpress.cli._arguments import whole_number
+from netpress.cli._models import made
 
 if TYPE_CHECKING:
     from netpress.core.artifacts import Loaded
@@ -93,24 +91,15 @@ def run(args: argparse.Namespace) -> None:
 def _load(root: Path, name: str, seed: int | None) -> "Loaded":
     """Load a model that is not quantized, of its seed; say what to do where there is none."""
     from netpress.core import artifacts
-    from netpress.params import reader
 
-    model = ModelId(name)
-    is_id = re.fullmatch(PATTERN, name)
-    if not is_id or not model.folder(root).is_dir():
-        known = list(reader.load(root / "params.yaml").items())
-        if not is_id or model.base not in known:
-            raise ConfigError(f"no model '{name}'{near_or_known(name, known)}")
-        raise ArtifactError(
-            f"{name} is not made here; run 'dvc repro {model.stage}', or 'dvc pull' where it was pushed"
-        )
-    known_seeds = artifacts.read_seeds(model.folder(root))
+    folder = made(root, name).folder(root)
+    known_seeds = artifacts.read_seeds(folder)
     if seed is not None and len(known_seeds) > 1 and seed not in known_seeds:
         raise ConfigError(f"--seed {seed}: {name} has the seeds {', '.join(map(str, known_seeds))}; name one of them")
-    spec = artifacts.read_spec(artifacts.seed_folder(model.folder(root), seed))
+    spec = artifacts.read_spec(artifacts.seed_folder(folder, seed))
     if spec.quantized:
         raise ConfigError(f"{name} is quantized, so that its layers cannot be changed; name {spec.parent}")
-    return artifacts.load(artifacts.seed_folder(model.folder(root), seed))
+    return artifacts.load(artifacts.seed_folder(folder, seed))
 
 
 def _images(text: str) -> int:
