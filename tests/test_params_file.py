@@ -77,7 +77,7 @@ REFUSED = [
     (b"a: [1\n", "check indentation, quotes and brackets"),
     (b"# nothing\n", "expected sections of keys and values, found NoneType"),
     (b"[1]\n", "expected sections of keys and values, found list"),
-    (b"#" * 2**20 + b"\n", "larger than 1,048,576 bytes"),
+    (b"#" * 65_536 + b"\n", "larger than 65,536 bytes"),
 ]
 
 

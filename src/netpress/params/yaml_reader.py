@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from netpress.base.errors import ConfigError
 
-MAX_BYTES = 1 << 20  # 1,000 variants take half of it; half a minute to read at worst
+MAX_BYTES = 1 << 16  # about two seconds to read at worst
 MAX_KEY = 200
 MAX_TEXT = 4096
 MAX_DIGITS = 18
@@ -48,7 +48,7 @@ def parse_yaml(content: bytes, name: str) -> Content:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{name}: larger than {MAX_BYTES:,} bytes; a variant takes some 500")
+        raise ConfigError(f"{name}: larger than {MAX_BYTES:,} bytes; a variant takes some 400")
     reader = _Reader(name, _decode(content, name))
     try:
         # Pure Python, so that places and messages are the same whether or not ruamel's C extension is there.
