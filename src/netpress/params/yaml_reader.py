@@ -48,7 +48,7 @@ def parse_yaml(content: bytes, name: str) -> Content:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{name}: larger than {MAX_BYTES:,} bytes; a variant takes some 400")
+        raise ConfigError(f"{name}: larger than {MAX_BYTES:,} bytes; a variant takes some 300")
     reader = _Reader(name, _decode(content, name))
     try:
         # Pure Python, so that places and messages are the same whether or not ruamel's C extension is there.
