@@ -103,13 +103,15 @@ def test_of_pictures_that_cannot_be_used_the_others_are_done(here, tmp_path, cap
     assert [Path(row["picture"]).name for row in rows(tmp_path / "out.csv")] == ["1.png", "3.png"]
 
 
-def test_of_places_that_do_not_exist_the_others_are_done(here, tmp_path, capsys):
+def test_of_places_without_pictures_the_others_are_done(here, tmp_path, capsys):
     paint(tmp_path / "1.png")
-    named = [str(tmp_path / name) for name in ("gone", "1.png", "lost")]
+    (tmp_path / "empty").mkdir()
+    named = [str(tmp_path / name) for name in ("gone", "1.png", "empty")]
     assert main(["predict", "train/teacher", *named]) == 1
     told = capsys.readouterr()
     assert told.out.startswith(f"{tmp_path}/1.png  ") and len(told.out.splitlines()) == 1
-    assert f"2 of 3 pictures cannot be used: {named[0]} does not exist; {named[2]} does not exist. The oth" in told.err
+    assert f"2 of 3 pictures cannot be used: {named[0]} does not exist; name " in told.err
+    assert f"{named[2]} holds no picture (.jpg, " in told.err and "The others are done" in told.err
 
 
 def test_mistakes_are_one_line(here, tmp_path, capsys):

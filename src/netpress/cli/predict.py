@@ -154,11 +154,18 @@ def _pictures(predictor: "Predictor", places: list[Path], stack: ExitStack) -> "
     """Yield names of pictures, and probabilities or why they cannot be used, with progress."""
     from netpress.process.progress import ImageProgress
 
-    there = [place for place in places if place.exists()] or places[:1]  # of which the first is told
-    listed = [picture for place in there for picture in _listed(place, stack)]
+    listed: list[tuple[str, Path]] = []
+    lacking: list[tuple[str, DataError]] = []
+    for place in places:
+        try:
+            listed += _listed(place, stack)
+        except DataError as error:
+            lacking.append((str(place), error))
+    if lacking and not listed:
+        raise lacking[0][1]
+    yield from ((name, str(error)) for name, error in lacking)
     progress = ImageProgress("reading", len(listed))
     stack.callback(progress.close)
-    yield from ((str(place), f"{place} does not exist") for place in places if place not in there)
     for name, answer in predictor.of_pictures(listed, cores()):
         progress.add(1)
         yield name, answer

@@ -95,7 +95,7 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
     from netpress.report.collect import collect
     from netpress.report.found import found
 
-    params, graph, jobs, changed = _to_do(root, names)
+    params, graph, jobs, changed = _stale(root, names)
     if not jobs:
         forget(root)
         print(NOTHING)
@@ -120,25 +120,25 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
 
 def _tell(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:
     """Print the jobs that would run, in the order of the graph, and about how long they and the whole would take."""
+    from netpress.execute.board import to_do
     from netpress.execute.slots import slots
     from netpress.graph.jobs import direct_needs
     from netpress.process.progress import clock
 
-    params, _, jobs, _ = _to_do(root, names)
+    params, _, jobs, _ = _stale(root, names)
     if not jobs:
         print(NOTHING)
         return
     with _served(root, params.runtime, address) if address else nullcontext(slots(params.runtime)) as free:
         count = at_once or free
     eta, width = _eta(root, jobs), max(map(len, jobs))
-    total = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} to do"
-    print(f"{total}, at most {count} at once, about {clock(eta.seconds(slots=count))}:")
+    print(f"{to_do(len(jobs), count)}, about {clock(eta.seconds(slots=count))}:")
     for stage in jobs:
-        needs = some(sorted(direct_needs(jobs, stage)), 3)
+        needs = some(sorted(direct_needs(jobs, stage)))
         print(f"  {stage:{width}}  {clock(eta.of(stage)):>7}  {needs and f'after {needs}'}".rstrip())
 
 
-def _to_do(root: Path, names: Sequence[str]) -> "tuple[Params, dict[str, Job], dict[str, Job], dict[str, Any]]":
+def _stale(root: Path, names: Sequence[str]) -> "tuple[Params, dict[str, Job], dict[str, Job], dict[str, Any]]":
     """Return what params.yaml says, all its jobs, those of `names` (all if none) that are to run, and what changed."""
     from netpress.graph.jobs import chosen, jobs_of, stale
     from netpress.params.reader import load

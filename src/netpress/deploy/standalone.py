@@ -27,14 +27,14 @@ def read(path: str) -> np.ndarray:
 
 if __name__ == "__main__":
     session = onnxruntime.InferenceSession(FOLDER / "model.onnx", providers=["CPUExecutionProvider"])
-    bad = 0
+    failed = False
     for name in sys.argv[1:] or sys.exit(__doc__):
         try:
             logits = session.run(None, {session.get_inputs()[0].name: read(name)})[0][0]
         except OSError as error:  # Pillow's, of what is missing or no picture
-            bad = print(f"{name}: {error}", file=sys.stderr) or 1
+            print(f"{name}: {error}", file=sys.stderr)
+            failed = True
             continue
         shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-        best = shares.argsort()[::-1][:SHOWN]
-        print(name, *(f"{MODEL['classes'][k]} {shares[k]:.1%}" for k in best), sep="\t")
-    sys.exit(bad)
+        print(name, *(f"{MODEL['classes'][k]} {shares[k]:.1%}" for k in shares.argsort()[::-1][:SHOWN]), sep="\t")
+    sys.exit(failed)

@@ -23,6 +23,11 @@ TAIL = 2000
 STYLES = {End.DONE: "green", End.FAILED: "bold red", End.NOT_RUN: "yellow", End.UP_TO_DATE: "dim"}
 
 
+def to_do(jobs: int, slots: int) -> str:
+    """Say how many jobs there are, and how many at once."""
+    return f"{jobs} job{'s' if jobs > 1 else ''} to do, at most {slots} at once"
+
+
 class Board:
     """Counts the jobs of the project at `root`, `total` in all and `slots` at once, and says what they are at."""
 
@@ -32,7 +37,7 @@ class Board:
         self._live = console.is_terminal and not console.is_dumb_terminal
         self._start = time.monotonic()
         self._running: dict[str, list[float]] = {}  # since when each of a job's processes runs
-        self.say(Text(f"{total} job{'s' if total > 1 else ''} to do, at most {slots} at once"))
+        self.say(Text(to_do(total, slots)))
 
     def started(self, stage: str, processes: int) -> None:
         """A process of a job begins, which has so many then."""
