@@ -11,6 +11,8 @@ import numpy as np
 
 from netpress.base import files
 from netpress.base.model_id import CONTROL, ModelId
+from netpress.base.project import PREPARED
+from netpress.core.dataset import MANIFEST, Manifest
 from netpress.core.metrics import packed
 from netpress.params.reader import load
 from netpress.params.whole import Params
@@ -126,6 +128,25 @@ def study_in(root: Path, params: Params) -> Study:
 def write(root: Path, model_id: str, metrics: dict[str, Any]) -> None:
     """Write one metrics file."""
     files.write_sealed(root / "metrics" / f"{model_id}.json", metrics)
+
+
+def write_manifest(root: Path, sha256: dict[str, str]) -> None:
+    """Write the manifest of prepared data: four images of two classes, files of these hashes."""
+    counts = ("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped", "unlabelled")
+    manifest = Manifest(
+        source="x",
+        classes=["a", "b"],
+        channels=1,
+        resolution=1,
+        counts={"train": [2, 2]},
+        mean=[0.0],
+        std=[1.0],
+        sha256=sha256,
+        notes=[],
+        **dict.fromkeys(counts, 0),
+    )
+    (root / PREPARED).mkdir(parents=True, exist_ok=True)
+    files.write_sealed(root / PREPARED / MANIFEST, manifest.model_dump())
 
 
 def _measures(name: str, accuracy: float, params: int) -> dict[str, Any]:

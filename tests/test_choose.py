@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_samples import DEFAULT, sample_params, study_in, write_metrics
+from report_samples import DEFAULT, sample_params, study_in, write, write_manifest, write_metrics
 
 from netpress.__main__ import main
 from netpress.base.errors import NetpressError
@@ -111,6 +111,27 @@ def test_models_that_are_not_made_do_not_count_nor_what_follows_from_them(projec
     found = json.loads(capsys.readouterr().out)
     assert found["model"] == "train/large_cnn"
     assert not found["runner_up"]["model"].startswith(("quantize/resnet18", "prune/"))
+
+
+def test_models_of_other_data_or_of_other_weights_do_not_count(project, capsys):
+    changed = {
+        "train/large_cnn": {"val_images_sha256": "1" * 64},
+        "train/resnet18_strong": {"weights_sha256": "2" * 64},  # made again: what was made of it is of the one before
+    }
+    for model_id, keys in changed.items():
+        file = project / f"metrics/{model_id}.json"
+        write(project, model_id, {k: v for k, v in json.loads(file.read_bytes()).items() if k != "seal"} | keys)
+    arguments = ["choose", "--max-bytes", "100MB", "--json"]
+    write_manifest(project, {"val_images.npy": "0" * 64})
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["model"] == "train/resnet18_strong"
+    assert json.loads(said.out)["runner_up"]["model"] == "lowrank/compact_plain"
+    left_out = "left out, since made from other data or weights than are there now: train/large_cnn, "
+    assert said.err.startswith(left_out)
+    write_manifest(project, {"val_images.npy": "1" * 64})
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "train/large_cnn"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_word_that_is_no_command_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["veryfy"])
     assert stop.value.code == 2
-    assert "invalid choice: 'veryfy'" in capsys.readouterr().err
+    assert "no command 'veryfy', did you mean 'verify'?; known: use, init, doctor, " in capsys.readouterr().err
 
 
 def test_the_version_is_that_of_pyproject(capsys):

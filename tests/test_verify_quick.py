@@ -6,19 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_samples import sample_params, study_in, write_metrics
+from report_samples import sample_params, study_in, write_manifest, write_metrics
 
 from netpress.base import files, model_files
 from netpress.core import artifacts
 from netpress.core.artifacts import Spec
-from netpress.core.dataset import Manifest
-from netpress.ingest import prepare as prepared
+from netpress.core.dataset import MANIFEST
 from netpress.process import environment
 from netpress.report.write import write_report
 from netpress.verify import quick_graph, quick_local, quick_results
 
 ROOT = Path(__file__).parent.parent
-COUNTS = ("duplicates", "conflicts", "overlaps", "dropped", "near_duplicates", "skipped", "unlabelled")
 
 
 @pytest.fixture
@@ -180,24 +178,12 @@ def test_prepared_arrays_are_hashed(tmp_path):
     for name in ("train_images.npy", "train_labels.npy"):
         np.save(folder / name, np.zeros(4, np.uint8))
         hashes[name] = files.sha256_file(folder / name)
-    manifest = Manifest(
-        source="x",
-        classes=["a", "b"],
-        channels=1,
-        resolution=1,
-        counts={"train": [2, 2]},
-        mean=[0.0],
-        std=[1.0],
-        sha256=hashes,
-        notes=[],
-        **dict.fromkeys(COUNTS, 0),
-    )
-    files.write_sealed(folder / prepared.MANIFEST, manifest.model_dump())
+    write_manifest(tmp_path, hashes)
     assert quick_local.data_findings(tmp_path) == []
     np.save(folder / "train_labels.npy", np.ones(4, np.uint8))
     (finding,) = quick_local.data_findings(tmp_path)
     assert "data/prepared/train_labels.npy" in finding.text
-    (folder / prepared.MANIFEST).write_text("{}")
+    (folder / MANIFEST).write_text("{}")
     (finding,) = quick_local.data_findings(tmp_path)
     assert "manifest.json is not what was written" in finding.text
 

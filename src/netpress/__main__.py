@@ -8,6 +8,7 @@ import importlib.metadata
 import platform
 import sys
 
+from netpress.base.words import near_or_known
 from netpress.cli import choose, diff, doctor, export, init, latency, predict, report, run, sensitivity, use, verify
 from netpress.process.script import guarded
 
@@ -49,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+        parser.error(f"no command '{given[0]}'{near_or_known(given[0], list(COMMANDS))}")
+    args = parser.parse_args(given)
     if args.version:
         print(versions())
         return 0

@@ -5,19 +5,21 @@
     python -m netpress choose --max-latency 0.2            milliseconds of an image, as `latency` measured them here
     python -m netpress choose --max-drop 1 --of train/resnet18_strong    the smallest that loses at most one point
 
-It reads metrics/ alone, and for times reports/latency.json; models that are not made yet do not count. The exit code is
-1 where nothing fits.
+It reads metrics/ alone, and for times reports/latency.json; models that are not made yet do not count, nor those that
+were measured on other data than data/prepared or made from other weights of a parent. The exit code is 1 where nothing
+fits.
 """
 
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netpress.base.errors import NetpressError
 from netpress.base.model_id import ModelId
-from netpress.base.project import find_root, metrics_file
+from netpress.base.project import PREPARED, find_root, metrics_file
 from netpress.cli._arguments import number_up_to
 from netpress.cli.report import up_to_date
 
@@ -51,18 +53,24 @@ def run(args: argparse.Namespace) -> None:
         raise NetpressError(f"name a budget: {names}; see --help")
     if (args.max_drop is None) != (args.of is None):
         raise NetpressError("--max-drop and --of go together: --max-drop 1 --of train/resnet18_strong")
+    from netpress.base.words import some
+    from netpress.core.dataset import load_manifest
     from netpress.graph.checks import load_checked
     from netpress.params.plugins import near_or_known
     from netpress.report import choice
-    from netpress.report.collect import collect
+    from netpress.report.collect import agreeing, collect, tests_of_now
     from netpress.report.curves import drawn_curves
 
     root = find_root()
     params = load_checked(root / "params.yaml")
     items = params.items()
     made = up_to_date(items, {ModelId(n).stage for n in items if not metrics_file(root, n).is_file()})
-    tested = [n for n in params.final if ModelId(n).base in made and metrics_file(root, f"test/{n}").is_file()]
-    study = collect(root, made, tested)
+    prepared = root / PREPARED
+    manifest = load_manifest(prepared) if prepared.is_dir() else None
+    present = agreeing(root, made, manifest.sha256["val_images.npy"] if manifest else None)
+    if other := [name for name in made if name not in present]:
+        print(f"left out, since made from other data or weights than are there now: {some(other)}", file=sys.stderr)
+    study = collect(root, present, tests_of_now(root, collect(root, present), params.final))
     lowest = 0.0
     if args.of is not None:
         if ModelId(args.of).base not in study.by_id:

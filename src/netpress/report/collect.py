@@ -208,16 +208,61 @@ def remove_stale(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> 
     return stale
 
 
+def agreeing(root: Path, items: Mapping[str, Any], val_images_sha256: str | None) -> dict[str, Any]:
+    """Return the models whose metrics go with the present data and with one another, in the order of `items`.
+
+    Args:
+        root: the project's folder.
+        items: model id -> item of params.yaml, in the order of the graph; all have metrics.
+        val_images_sha256: of the prepared validation images; None where they are not prepared, so that any are right.
+
+    Raises:
+        ArtifactError: a file is damaged; names file and remedy.
+    """
+    found: dict[str, Any] = {}
+    rows: dict[str, Model] = {}
+    for model_id, item in items.items():
+        measured = _read(root, model_id, Metrics)
+        row = Model(ModelId(model_id), item, measured.arch, measured.method, measured)
+        present = Study((*rows.values(), row))
+        if val_images_sha256 not in (None, measured.val_images_sha256):
+            continue
+        if all(ModelId(parent).base in found for parent in row.parents.values()) and not _other_parents(present, row):
+            found[model_id], rows[model_id] = item, row
+    return found
+
+
+def tests_of_now(root: Path, study: Study, final: Sequence[str]) -> list[str]:
+    """Return those of `final` that were tested with the weights that they have now."""
+    return [
+        name
+        for name in final
+        if ModelId(name).base in study.by_id
+        and metrics_file(root, f"test/{name}").is_file()
+        and _read(root, f"test/{name}", TestMetrics).weights_sha256 == study.measured(name).weights_sha256
+    ]
+
+
 def _require_lineage(study: Study, model: Model) -> None:
     """Raise unless the model was made from its parents' present weights."""
-    measured = model.measured
-    for role, parent in model.parents.items():
-        key = "parent_sha256" if role == model.item.roles[0] else f"{role}_sha256"
-        if getattr(measured, key, None) not in (None, study.measured(parent).weights_sha256):
-            raise ArtifactError(
-                f"metrics/{model.id}.json was made from other weights of {parent} than metrics/ describes ({key} "
-                f"differs); run 'dvc repro' to make {model.id} again"
-            )
+    for key, parent in _other_parents(study, model).items():
+        raise ArtifactError(
+            f"metrics/{model.id}.json was made from other weights of {parent} than metrics/ describes ({key} "
+            f"differs); run 'dvc repro' to make {model.id} again"
+        )
+
+
+def _other_parents(study: Study, model: Model) -> dict[str, str]:
+    """Return the parents whose present weights are not those that the model was made from, by the key that says so."""
+    keys = {
+        "parent_sha256" if role == model.item.roles[0] else f"{role}_sha256": parent
+        for role, parent in model.parents.items()
+    }
+    return {
+        key: parent
+        for key, parent in keys.items()
+        if getattr(model.measured, key, None) not in (None, study.measured(parent).weights_sha256)
+    }
 
 
 def _require_one_split(metrics: Mapping[str, Metrics]) -> None:
