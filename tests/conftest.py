@@ -1,6 +1,7 @@
 """Small data and settings that many tests share."""
 
 import functools
+import signal
 
 import netpress  # noqa: F401 (before torch: it says how threads wait)
 
@@ -20,6 +21,9 @@ from netpress.params.schema import parse
 from netpress.process.warm import keep_translations
 from netpress.prune.common.plan import plan_rounds
 from netpress.prune.schedules import geometric
+
+# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and stop by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RUNTIME = Runtime(
     device="cpu", threads=1, precision="fp32", channels_last=True, compile=False, devices=1, batch_norm="synchronized"

@@ -16,6 +16,7 @@ from netpress.__main__ import main
 from netpress.cli import doctor
 from netpress.core import kernels
 from netpress.core.kernels import convolve
+from netpress.core.networks import build_model
 from netpress.graph import checks
 from netpress.models import compact_cnn
 from netpress.process import selftest
@@ -87,8 +88,14 @@ def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
     )
     place = (project / "params.yaml").read_text().splitlines().index("    init: resnet.pth") + 1
     assert f"params.yaml, line {place}, column 5: {line}" in capsys.readouterr().err
-    (project / "data/weights/resnet18.pth").rename(project / "data/weights/resnet.pth")
-    assert main(["doctor", "--quiet"]) == 0
+    (project / "data/weights/resnet18.pth").unlink()
+    torch.save(build_model("resnet18", 10, 1, width=0.125, stem="pooled").state_dict(), "data/weights/resnet.pth")
+    assert main(["doctor"]) == 0
+    assert re.search(r"ok +weights +train/resnet18_weak starts from resnet.pth \(sha256 ", capsys.readouterr().out)
+    torch.save(build_model("resnet18", 10, 1, width=0.25, stem="pooled").state_dict(), "data/weights/resnet.pth")
+    assert main(["doctor", "--quiet"]) == 1
+    assert "train.resnet18_weak.init: the weights of" in (said := capsys.readouterr().err)
+    assert "do not fit resnet18: conv1.weight is (16, 1, 3, 3), expected (8, 1, 3, 3)" in said
 
 
 def test_missing_and_old_packages(project, capsys, monkeypatch):

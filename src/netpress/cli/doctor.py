@@ -3,13 +3,15 @@
     python -m netpress doctor             everything
     python -m netpress doctor --quiet     only what has to be fixed
 
-Prints versions, device, speed, threads, free memory and disk, and checks arithmetic, the data folder, params.yaml and
-DVC's lock.
+Prints versions, device, speed, threads, free memory and disk, and checks arithmetic, the data folder, files of weights,
+params.yaml and DVC's lock.
 The exit code is 1 when something has to be fixed.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
+import io
 import json
 import platform
 import re
@@ -18,12 +20,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netpress.base.errors import ConfigError, NetpressError
+from netpress.base.errors import ArtifactError, ConfigError, NetpressError
 from netpress.base.project import find_root
 from netpress.cli._unpulled import to_pull
 from netpress.process.blame import blamed
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from netpress.ingest.pieces import Source
     from netpress.params.items import Data
     from netpress.params.recipes import Runtime
+    from netpress.params.whole import Params
 
 PACKAGES = (
     "torch",
@@ -224,10 +226,43 @@ def _project(root: Path, every_image: bool) -> Iterator[Line]:
     try:
         with blamed():
             params = check_project(root)
+            yield from _weights(root, params)
             yield from _data(root, params.data, every_image)
         yield Line("ok", "params.yaml", f"valid: profile {params.profile}, {len(params.items())} models")
     except NetpressError as error:
         yield Line("FAIL", "params.yaml", str(error))
+
+
+def _weights(root: Path, params: "Params") -> Iterator[Line]:
+    """Give every network of `train` the file of weights that its `init` names, as its stage will."""
+    from netpress.base.files import sha256_file
+    from netpress.core.networks import build_model
+    from netpress.graph.rounds import known_shape
+    from netpress.params.items import NONE
+    from netpress.params.reader import weights_file
+    from netpress.train.pretrained import load_into
+
+    classes, channels = known_shape(params.data)
+    for name, item in params.train.items():
+        if item.init == NONE:
+            continue
+        key, count = f"train.{name}.init", len(item.class_names or ()) or classes
+        path = weights_file(root, item.init, key)
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said):
+                load_into(
+                    build_model(item.arch, count, channels, **item.options),
+                    path,
+                    sha256_file(path),
+                    item.arch,
+                    key,
+                    count,
+                )
+        except ArtifactError as error:
+            yield Line("FAIL", "weights", str(error))
+        else:
+            yield Line("ok", "weights", f"train/{name} {said.getvalue().strip()}")
 
 
 def _data(root: Path, data: "Data", every_image: bool) -> Iterator[Line]:
@@ -257,7 +292,7 @@ def _images(source: "Source", on_bad_image: str) -> Iterator[Line]:
 
     counts: Counter[str] = Counter()
     bad: list[str] = []
-    with closing(ImageProgress("opening", source.total)) as progress:
+    with contextlib.closing(ImageProgress("opening", source.total)) as progress:
         for name, piece in all_pieces(source):
             counts[name] += len(piece.labels)
             bad += piece.bad
