@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from netpress.core.batches import DeviceSplit
 from netpress.core.engine import CrossEntropy, Schedule, fit
 from netpress.core.networks import build_model
 from netpress.core.ranks import here
+from netpress.core.splits import DeviceSplit
 from netpress.params import reader
 from netpress.process.environment import cpu_name
 

@@ -35,11 +35,11 @@ from recipe_runs import BASELINE, Job, Line, Plan, jobs_of, operations, read_lin
 
 from netpress.base.errors import NetpressError, TrainingError
 from netpress.base.project import PREPARED, find_root
-from netpress.core.batches import DeviceSplit, device_split
 from netpress.core.dataset import Manifest, load_manifest
 from netpress.core.engine import Schedule, fit
 from netpress.core.runtime import set_up
 from netpress.core.seeds import fresh_network
+from netpress.core.splits import DeviceSplit, device_split
 from netpress.params import reader
 from netpress.params.items import Design
 from netpress.params.recipes import Recipe, Runtime

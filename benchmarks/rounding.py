@@ -19,10 +19,10 @@ from netpress.base.model_files import ONNX
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED, find_root
 from netpress.core.artifacts import seed_folder
-from netpress.core.batches import device_split
 from netpress.core.dataset import load_manifest
 from netpress.core.export import OnnxModule, without_metadata
 from netpress.core.runtime import set_up
+from netpress.core.splits import device_split
 from netpress.params import reader
 from netpress.quantize.methods import gptq, weights
 from netpress.quantize.run import Trained, calibration_images

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from netpress.core.artifacts import tensors_as_bytes, tensors_from_bytes
-from netpress.core.batches import DeviceSplit
 from netpress.core.context import Method
 from netpress.core.engine import Schedule, fit
 from netpress.core.networks import build_model
 from netpress.core.resume import kept
+from netpress.core.splits import DeviceSplit
 from netpress.distill.losses import kd
 from netpress.distill.teaching.soft_targets import logits_of
 from netpress.distill.teaching.taught import Taught

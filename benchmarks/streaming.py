@@ -93,11 +93,11 @@ def measure(folder: Path, cold: bool) -> None:
     """Train one epoch on the split in `folder`, and print as JSON what it took."""
     import torch
 
-    from netpress.core.batches import device_split, drawn
     from netpress.core.dataset import Manifest
     from netpress.core.engine import Schedule, fit
     from netpress.core.networks import build_model
     from netpress.core.runtime import set_up
+    from netpress.core.splits import device_split, drawn
     from netpress.params import reader
 
     profile = reader.load(Path(__file__).parent.parent / "profiles/default.yaml")

@@ -14,7 +14,7 @@ from project import fresh
 from torch import nn
 from xdist.scheduler import LoadScopeScheduling
 
-from netpress.core.batches import DeviceSplit
+from netpress.core.splits import DeviceSplit
 from netpress.params import plugins
 from netpress.params.recipes import Augment, Recipe, Runtime
 from netpress.params.schema import parse

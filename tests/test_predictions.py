@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from netpress.base.model_files import MISTAKES, PREDICTIONS
-from netpress.core.batches import DeviceSplit
 from netpress.core.predictions import COLUMNS, SHOWN, SIDE, packed, prediction_files
+from netpress.core.splits import DeviceSplit
 
 CLASSES = ("apple, green", "bread", "soup")
 

@@ -17,9 +17,9 @@ from netpress.__main__ import main
 from netpress.base.errors import TrainingError
 from netpress.cli.sensitivity import STREAM
 from netpress.core import artifacts
-from netpress.core.batches import drawn
 from netpress.core.measure import count_params
 from netpress.core.networks import build_model
+from netpress.core.splits import drawn
 from netpress.sensitivity import figure, table
 from netpress.sensitivity.changes import four_bits, half_pruned, half_rank, int8, round_inputs
 from netpress.sensitivity.measure import WAYS, Effect, Row, batches_of, effect, logits_of, look, measure

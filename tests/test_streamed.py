@@ -18,11 +18,12 @@ from little import STAGES, copy_of, results
 
 from netpress.base import files
 from netpress.base.errors import ArtifactError, ConfigError
-from netpress.core.batches import DeviceSplit, device_split, drawn, training_batches
+from netpress.core.batches import training_batches
 from netpress.core.dataset import ArrayFile, load_manifest
 from netpress.core.engine import Schedule, fit
 from netpress.core.measure import evaluate
 from netpress.core.networks import build_model
+from netpress.core.splits import DeviceSplit, device_split, drawn
 from netpress.core.streamed import StreamedImages
 from netpress.ingest.arrays import write_array
 

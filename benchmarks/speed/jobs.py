@@ -151,10 +151,10 @@ def checkpoint_job(run: dict[str, Any], threads: int, _: int) -> Job:
 
     Returns the seconds spent on checkpoints, and how many were written.
     """
-    from netpress.core.batches import DeviceSplit
     from netpress.core.checkpoint import Checkpoint, History
     from netpress.core.engine import Schedule, fit
     from netpress.core.runtime import set_up
+    from netpress.core.splits import DeviceSplit
     from netpress.params.recipes import Runtime
 
     spent, written = 0.0, 0

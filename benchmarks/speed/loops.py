@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from netpress.core.batches import DeviceSplit
 from netpress.core.context import Method
 from netpress.core.engine import Schedule, fit
 from netpress.core.networks import build_model
 from netpress.core.runtime import set_up
+from netpress.core.splits import DeviceSplit
 from netpress.distill.teaching.taught import Taught
 from netpress.params import plugins
 from netpress.params.recipes import Runtime

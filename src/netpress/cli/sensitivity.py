@@ -52,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure one model of the project around the current folder, print the table and write it and its picture."""
     from netpress.base import files
-    from netpress.core.batches import device_split, drawn
     from netpress.core.dataset import load_manifest
     from netpress.core.fitting import require_same_data
     from netpress.core.runtime import set_up
+    from netpress.core.splits import device_split, drawn
     from netpress.params import reader
     from netpress.process.progress import ImageProgress
     from netpress.sensitivity import figure, table

@@ -17,7 +17,7 @@ from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED
 from netpress.core import artifacts
 from netpress.core.artifacts import Loaded, Spec
-from netpress.core.batches import Batch, DeviceSplit, device_split, training_batches
+from netpress.core.batches import Batch, training_batches
 from netpress.core.dataset import Manifest, load_manifest
 from netpress.core.engine import History, Objective, Schedule, fit
 from netpress.core.export import Graphs
@@ -25,6 +25,7 @@ from netpress.core.fitting import check_feeding, fed, fitted, require_same_data
 from netpress.core.ranks import shared_out
 from netpress.core.resume import Workspace, code_hashes
 from netpress.core.runtime import devices_of, environment_of, set_up
+from netpress.core.splits import DeviceSplit, device_split
 from netpress.params import plugins, reader
 from netpress.params.families import code_of
 from netpress.params.items import VariantConfig, parents_of

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from netpress.base.errors import ConfigError, TrainingError
-from netpress.core.batches import Batch, DeviceSplit, batches_per_epoch, training_batches
+from netpress.core.batches import Batch, batches_per_epoch, training_batches
 from netpress.core.checkpoint import Checkpoint, History
 from netpress.core.kernels import small_maps
 from netpress.core.measure import autocast, evaluate
@@ -19,6 +19,7 @@ from netpress.core.networks import classifier_name
 from netpress.core.optimizer import learning_rate, make_optimizer
 from netpress.core.progressive_resizing import check_sides, resized, side_in
 from netpress.core.ranks import Ranks, here
+from netpress.core.splits import DeviceSplit
 from netpress.core.synchronized import synchronized
 from netpress.params.recipes import Recipe, Runtime
 from netpress.process.progress import EpochProgress

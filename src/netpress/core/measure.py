@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from netpress.base.errors import TrainingError
 from netpress.core import predictions
-from netpress.core.batches import DeviceSplit
 from netpress.core.metrics import RIGHT, VAL_ACC, packed
 from netpress.core.predictions import PREDICTED
 from netpress.core.ranks import here
+from netpress.core.splits import DeviceSplit
 from netpress.params.recipes import Runtime
 
 #: Bins of equal width in which confidence is compared with accuracy.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netpress.base import files
 from netpress.base.model_files import MISTAKES, PREDICTIONS
-from netpress.core.batches import DeviceSplit
+from netpress.core.splits import DeviceSplit
 
 #: Under this key a history's last row, or what was found out about a network without one, holds what `packed` gives.
 PREDICTED = "predicted"

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from netpress.base.errors import ConfigError
-from netpress.core.batches import Batch, DeviceSplit
+from netpress.core.batches import Batch
+from netpress.core.splits import DeviceSplit
 from netpress.params.plugins import first_line
 from netpress.params.recipes import Recipe
 

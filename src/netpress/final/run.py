@@ -8,12 +8,12 @@ from typing import Any
 from netpress.base.model_id import ModelId
 from netpress.base.project import PREPARED
 from netpress.core import artifacts
-from netpress.core.batches import device_split
 from netpress.core.dataset import load_manifest
 from netpress.core.fitting import require_same_data
 from netpress.core.measure import evaluate
 from netpress.core.metrics import RIGHT
 from netpress.core.runtime import environment_of, set_up
+from netpress.core.splits import device_split
 from netpress.params.recipes import Runtime
 from netpress.process import environment
 

@@ -20,7 +20,6 @@ from netpress.base.errors import ParamsError
 from netpress.base.model_files import ONNX
 from netpress.core import artifacts
 from netpress.core.artifacts import Loaded, Parent, Spec
-from netpress.core.batches import DeviceSplit, draw_images
 from netpress.core.context import Context, Method
 from netpress.core.engine import History
 from netpress.core.export import OnnxModule, export_onnx, with_metadata, without_metadata
@@ -28,6 +27,7 @@ from netpress.core.measure import evaluate
 from netpress.core.predictions import PREDICTED, prediction_files
 from netpress.core.resume import Workspace
 from netpress.core.seeds import metrics_of, run_seeds
+from netpress.core.splits import DeviceSplit, draw_images
 from netpress.distill.teaching.taught import asks_teacher, tuning
 
 #: Training images on which the file as it runs is compared with its arithmetic as it is written.

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import TrainingError
-from netpress.core.batches import Batch, DeviceSplit, batches_per_epoch
+from netpress.core.batches import Batch, batches_per_epoch
 from netpress.core.bn_recalibration import recalibrate
 from netpress.core.measure import count_params
+from netpress.core.splits import DeviceSplit
 from netpress.quantize.common.answers import divergence
 from netpress.sensitivity.changes import Change, Observed, four_bits, half_pruned, half_rank, int8
 

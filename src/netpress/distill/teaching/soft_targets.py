@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from netpress.base import files
 from netpress.core import artifacts
-from netpress.core.batches import DeviceSplit
 from netpress.core.context import Context
 from netpress.core.measure import answers, autocast
 from netpress.core.resume import kept
+from netpress.core.splits import DeviceSplit
 from netpress.params.recipes import Runtime
 
 STORE = Path(".netpress/soft_targets")

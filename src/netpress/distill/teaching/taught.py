@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from netpress.base.errors import ParamsError
-from netpress.core.batches import Batch, DeviceSplit, plain_is_fixed
+from netpress.core.batches import Batch, plain_is_fixed
 from netpress.core.context import Context, Method
 from netpress.core.engine import Objective
 from netpress.core.measure import autocast
 from netpress.core.networks import renormalize
+from netpress.core.splits import DeviceSplit
 from netpress.core.taps import Seen, Shapes, Tapped, Taps
 from netpress.distill.teaching.confidence import confidence_weights
 from netpress.distill.teaching.soft_targets import soft_targets
