@@ -56,7 +56,7 @@ FAULTS = [
     ("train.large_cnn.recipe", "plian", "train.large_cnn.recipe: no recipe 'plian', did you mean 'plain'"),
     ("recipes.plain.lr", "fast", "recipes.plain.lr = 'fast': must be a number above 0 and at most 10"),
     ("recipes.plain.lr", float("nan"), "recipes.plain.lr = nan: must be a number above 0"),
-    ("recipes.plain.optimizer", "sdg", "recipes.plain.optimizer = 'sdg': must be one of sgd, adam, adamw"),
+    ("recipes.plain.optimizer", "sdg", "recipes.plain.optimizer = 'sdg': must be one of sgd, adam, adamw, muon"),
     ("recipes.plain.augment.mixup", -0.1, "recipes.plain.augment.mixup = -0.1: must be a number at least 0"),
     ("recipes.plain.augment.flip", "alternate", "must be one of true, false, alternating (mirror half of the images"),
     ("recipes.plain.augment.flip", "alternate", "did you mean 'alternating'?"),

@@ -25,10 +25,10 @@ def run(network, recipe=RECIPE, epochs=2, seed=0, runtime=RUNTIME, **options):
     return fit(network, striped(96), striped(48, seed=1), Schedule(recipe, epochs, seed), runtime, "test", **options)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
 def test_it_learns(optimizer, schedule):
-    lr = 0.05 if optimizer == "sgd" else 0.003
+    lr = 0.003 if optimizer.startswith("adam") else 0.05
     recipe = RECIPE.model_copy(update={"optimizer": optimizer, "schedule": schedule, "lr": lr})
     history = run(small_network(), recipe, epochs=8)
     assert history[-1]["val_acc"] > 0.95
@@ -305,7 +305,7 @@ def test_checkpoints_are_few_where_epochs_are_short(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize(
     "changes",
     [

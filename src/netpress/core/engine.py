@@ -111,7 +111,8 @@ def fit(
     objective = objective or CrossEntropy()
     modules = objective.modules.to(train.images.device).train()
     parameters = [*network.parameters(), *modules.parameters()]
-    head = classifier_name(network, train.num_classes) if recipe.body_lr < 1 else ""
+    apart = recipe.body_lr < 1 or recipe.optimizer == "muon"
+    head = classifier_name(network, train.num_classes) if apart else ""
     optimizer = make_optimizer(network, recipe, modules, head)
     steps = batches_per_epoch(len(train), recipe.batch_size)
     if len(train) // steps < 2 * ranks.count:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from netpress.core.muon import Muon
 from netpress.params.recipes import Recipe
 
 
@@ -12,21 +13,31 @@ def make_optimizer(network: nn.Module, recipe: Recipe, modules: nn.Module, head:
     """Build the recipe's optimizer for the network and the objective's modules.
 
     Biases and normalization are not decayed; all of the network but the layer called `head` learns at
-    `recipe.body_lr` of the rate, and its biases of normalization at `recipe.bias_lr` times that.
+    `recipe.body_lr` of the rate, and its biases of normalization at `recipe.bias_lr` times that. Muon is for the
+    network's weights but those of `head` and of one input, such as depthwise kernels; SGD is for the others.
     """
-    chosen: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    chosen: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     biases = normalization_biases(network)
     for name, p in network.named_parameters():
-        factor = 1.0 if name.rpartition(".")[0] == head else recipe.body_lr
+        is_head = name.rpartition(".")[0] == head
+        factor = 1.0 if is_head else recipe.body_lr
         if name in biases:
             factor *= recipe.bias_lr
-        chosen.setdefault((p.ndim > 1, factor), []).append(p)
+        orthogonal = recipe.optimizer == "muon" and p.ndim > 1 and p.shape[1] > 1 and not is_head
+        chosen.setdefault((p.ndim > 1, orthogonal, factor), []).append(p)
     for p in modules.parameters():
-        chosen.setdefault((p.ndim > 1, 1.0), []).append(p)
+        chosen.setdefault((p.ndim > 1, False, 1.0), []).append(p)
     groups = [
-        {"params": found, "weight_decay": recipe.weight_decay if decayed else 0.0, "factor": factor}
-        for (decayed, factor), found in chosen.items()
+        {
+            "params": found,
+            "weight_decay": recipe.weight_decay if decayed else 0.0,
+            "orthogonal": orthogonal,
+            "factor": factor,
+        }
+        for (decayed, orthogonal, factor), found in chosen.items()
     ]
+    if recipe.optimizer == "muon":
+        return Muon(groups, recipe.lr, recipe.momentum)
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)

@@ -63,7 +63,7 @@ class Augment(Strict):
 class Recipe(Strict):
     """How a network is optimized, apart from the number of epochs."""
 
-    optimizer: Literal["sgd", "adam", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw", "muon"]
     lr: float = Field(gt=0, le=10, description="peak learning rate")
     body_lr: float = Field(gt=0, le=1, description="factor of the learning rate of all layers but the last")
     bias_lr: float = Field(
@@ -72,7 +72,7 @@ class Recipe(Strict):
         description="factor of the learning rate of the biases of normalization layers; 1 is off, airbench has 64 "
         "(Jordan, https://arxiv.org/abs/2404.00498)",
     )
-    momentum: float = Field(ge=0, lt=1, description="momentum of SGD, beta1 of Adam and AdamW")
+    momentum: float = Field(ge=0, lt=1, description="momentum of SGD and Muon, beta1 of Adam and AdamW")
     weight_decay: float = Field(ge=0, lt=1)
     schedule: Literal["one_cycle", "cosine"]
     warmup: float = Field(ge=0, lt=1, description="share of all steps in which the learning rate rises")
