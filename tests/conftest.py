@@ -22,8 +22,9 @@ from netpress.process.warm import keep_translations
 from netpress.prune.common.plan import plan_rounds
 from netpress.prune.schedules import geometric
 
-# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and stop by it.
+# A shell's background jobs ignore Ctrl-C, those of nohup a hangup, and so would processes that tests stop by these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 RUNTIME = Runtime(
     device="cpu", threads=1, precision="fp32", channels_last=True, compile=False, devices=1, batch_norm="synchronized"

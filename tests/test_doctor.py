@@ -319,6 +319,6 @@ def test_classes_that_cannot_be_split_and_leftovers_of_macos_are_seen_without_op
 def test_a_curve_with_fewer_epochs_than_rounds_is_seen(project, capsys):
     text = (project / "params.yaml").read_text()
     begin = text.index("\nprune:")
-    (project / "params.yaml").write_text(text[:begin] + text[begin:].replace("  epochs: 5 ", "  epochs: 2 ", 1))
+    (project / "params.yaml").write_text(text[:begin] + text[begin:].replace("  epochs: 4 ", "  epochs: 2 ", 1))
     assert main(["doctor", "--quiet"]) == 1
     assert "prune.epochs = 2: the curve takes 4 rounds or more, each of an epoch or more" in capsys.readouterr().err

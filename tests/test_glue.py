@@ -79,8 +79,8 @@ def test_each_seed_starts_with_weights_of_its_own(stages, stage, options):
         ("train/teacher", "", 0.1, [(4, 0)]),
         ("distill/kd", "", 0.1, [(4, 0)]),
         ("lowrank/depthwise", "", 0.1, [(4, 0)]),
-        ("factorize/tucker", "", 0.02, [(3, 0)]),
-        ("prune/main", "round", 0.02, [(3, 0), (2, 3)]),
+        ("factorize/tucker", "", 0.05, [(3, 0)]),
+        ("prune/main", "round", 0.05, [(3, 0), (2, 3)]),
         ("prune/main", "control", 0.07, [(6, 0), (6, 0)]),
     ],
 )

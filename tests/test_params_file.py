@@ -106,7 +106,7 @@ def test_a_value_that_readers_may_take_differently_is_refused_where_it_is_read(p
     assert said.startswith(place) and message in said and len(said.splitlines()) == 1
     assert "must be a whole number at least 0 and at most 100000 (passes over the training images; 0 for" in said
     assert fault(path, lambda p: reader.for_variant(p, "train", "large_cnn")) == said
-    assert reader.for_variant(path, "train", "plain_cnn").item.epochs == 5
+    assert reader.for_variant(path, "train", "plain_cnn").item.epochs == 3
     (path.parent / "data/fashion-mnist").mkdir(parents=True)
     (path.parent / "data/fashion-mnist/images.gz").touch()
     assert reader.for_data(path).resolution == 28
@@ -155,10 +155,10 @@ def test_all_faults_are_named_in_the_order_of_the_file(path):
         EPOCHS, EPOCHS.replace("5", "0")
     )
     text = text.replace("rate: 0.3 ", "rate: 010 ", 1).replace("recipe: quick", "recipe: quikc", 1)
-    text = text.replace("method: spatial_svd", "method: spatial", 1).replace("lr: 0.02", "lr: 20")
+    text = text.replace("method: spatial_svd", "method: spatial", 1).replace("lr: 0.05", "lr: 20")
     path.write_text(text, encoding="utf-8")
     said = fault(path).splitlines()
-    keys = ["recipes.finetune.lr", "train.resnet18_weak.recipe", "train.large_cnn.epochs", "distill.plain_kd.teacher"]
+    keys = ["recipes.finetune.lr", "train.resnet18_strong.recipe", "train.large_cnn.epochs", "distill.plain_kd.teacher"]
     keys += ["factorize.spatial_budget.method", "prune.rate"]
     assert [re.match(r"params\.yaml, line \d+, column \d+: ([\w.]+)", line)[1] for line in said] == keys
     numbers = [int(re.search(r"line (\d+)", line)[1]) for line in said]

@@ -145,8 +145,8 @@ def test_students_of_two_recipes_are_held_against_their_own_control(tmp_path: Pa
     changes = {"train": params.train | {"plain_cnn": alone}, "distill": params.distill | {"kd_strong": strong}}
     groups = students(study_of(tmp_path, params.model_copy(update=changes)))
     assert [(group.label.split(", ", 1)[1], group.alone and group.alone.id) for group in groups[:2]] == [
-        ("quick, 5 epochs", "train/student_alone"),
-        ("finetune, 5 epochs", "train/plain_cnn"),
+        ("quick, 4 epochs", "train/student_alone"),
+        ("finetune, 4 epochs", "train/plain_cnn"),
     ]
 
 
