@@ -118,6 +118,7 @@ def test_models_of_other_data_or_of_other_weights_do_not_count(project, capsys):
         "train/large_cnn": {"val_images_sha256": "1" * 64},
         "distill/kd_strong": {"parent_sha256": "2" * 64},  # its teacher was made again
         "quantize/resnet18_int8": {"parent_sha256": "2" * 64},
+        "test/train/plain_cnn": {"weights_sha256": "2" * 64},
     }
     for model_id, keys in changed.items():
         file = project / f"metrics/{model_id}.json"

@@ -13,7 +13,7 @@ from PIL import Image
 from source_samples import paint
 
 from netpress.__main__ import main
-from netpress.cli import doctor
+from netpress.cli import _inputs, doctor
 from netpress.core import kernels
 from netpress.core.kernels import convolve
 from netpress.core.networks import build_model
@@ -284,7 +284,7 @@ def test_every_picture_is_opened_if_asked(photos, capsys):
 
 
 def test_only_so_many_bad_pictures_are_named(photos, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "NAMED", 2)
+    monkeypatch.setattr(_inputs, "NAMED", 2)
     for number in range(5):
         (photos / "pear" / f"empty{number}.jpg").touch()
     assert main(["doctor", "--data", "--quiet"]) == 1

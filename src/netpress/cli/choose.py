@@ -58,8 +58,9 @@ def run(args: argparse.Namespace) -> None:
     from netpress.graph.checks import load_checked
     from netpress.params.plugins import near_or_known
     from netpress.report import choice
-    from netpress.report.collect import agreeing, collect, tests_of_now
+    from netpress.report.collect import collect
     from netpress.report.curves import drawn_curves
+    from netpress.report.present import present
 
     root = find_root()
     params = load_checked(root / "params.yaml")
@@ -67,10 +68,10 @@ def run(args: argparse.Namespace) -> None:
     made = up_to_date(items, {ModelId(n).stage for n in items if not metrics_file(root, n).is_file()})
     prepared = root / PREPARED
     manifest = load_manifest(prepared) if prepared.is_dir() else None
-    present = agreeing(root, made, manifest.sha256["val_images.npy"] if manifest else None)
-    if other := [name for name in made if name not in present]:
+    kept, tested = present(root, made, params.final, manifest.sha256["val_images.npy"] if manifest else None)
+    if other := [name for name in made if name not in kept]:
         print(f"left out, since made from other data or weights than are there now: {some(other)}", file=sys.stderr)
-    study = collect(root, present, tests_of_now(root, collect(root, present), params.final))
+    study = collect(root, kept, tested)
     lowest = 0.0
     if args.of is not None:
         if ModelId(args.of).base not in study.by_id:

@@ -175,7 +175,7 @@ def collect(
     Raises:
         ArtifactError: a file is missing, damaged, or belongs to other weights; names file and remedy.
     """
-    metrics = {model_id: _read(root, model_id, Metrics) for model_id in items}
+    metrics = {model_id: read_metrics(root, model_id, Metrics) for model_id in items}
     study = Study(tuple(Model(ModelId(i), items[i], m.arch, m.method, m) for i, m in metrics.items()))
     for model in study.models:
         _require_lineage(study, model)
@@ -208,51 +208,16 @@ def remove_stale(root: Path, items: Mapping[str, Any], final: Sequence[str]) -> 
     return stale
 
 
-def agreeing(root: Path, items: Mapping[str, Any], val_images_sha256: str | None) -> dict[str, Any]:
-    """Return the models whose metrics go with the present data and with one another, in the order of `items`.
-
-    Args:
-        root: the project's folder.
-        items: model id -> item of params.yaml, in the order of the graph; all have metrics.
-        val_images_sha256: of the prepared validation images; None where they are not prepared, so that any are right.
-
-    Raises:
-        ArtifactError: a file is damaged; names file and remedy.
-    """
-    found: dict[str, Any] = {}
-    rows: dict[str, Model] = {}
-    for model_id, item in items.items():
-        measured = _read(root, model_id, Metrics)
-        row = Model(ModelId(model_id), item, measured.arch, measured.method, measured)
-        present = Study((*rows.values(), row))
-        if val_images_sha256 not in (None, measured.val_images_sha256):
-            continue
-        if all(ModelId(parent).base in found for parent in row.parents.values()) and not _other_parents(present, row):
-            found[model_id], rows[model_id] = item, row
-    return found
-
-
-def tests_of_now(root: Path, study: Study, final: Sequence[str]) -> list[str]:
-    """Return those of `final` that were tested with the weights that they have now."""
-    return [
-        name
-        for name in final
-        if ModelId(name).base in study.by_id
-        and metrics_file(root, f"test/{name}").is_file()
-        and _read(root, f"test/{name}", TestMetrics).weights_sha256 == study.measured(name).weights_sha256
-    ]
-
-
 def _require_lineage(study: Study, model: Model) -> None:
     """Raise unless the model was made from its parents' present weights."""
-    for key, parent in _other_parents(study, model).items():
+    for key, parent in other_parents(study, model).items():
         raise ArtifactError(
             f"metrics/{model.id}.json was made from other weights of {parent} than metrics/ describes ({key} "
             f"differs); run 'dvc repro' to make {model.id} again"
         )
 
 
-def _other_parents(study: Study, model: Model) -> dict[str, str]:
+def other_parents(study: Study, model: Model) -> dict[str, str]:
     """Return the parents whose present weights are not those that the model was made from, by the key that says so."""
     keys = {
         "parent_sha256" if role == model.item.roles[0] else f"{role}_sha256": parent
@@ -286,7 +251,12 @@ class _Classes(Strict):
 T = TypeVar("T", bound=Strict)
 
 
-def _read(root: Path, model_id: str, cls: type[T]) -> T:
+def read_metrics(root: Path, model_id: str, cls: type[T]) -> T:
+    """Return the metrics of a model, or of a test where the id begins with `test/`.
+
+    Raises:
+        ArtifactError: the file is missing or damaged; names file and remedy.
+    """
     return _parsed(root, metrics_file(root, model_id), cls, read_sealed, f"run 'dvc repro' to make {model_id} again")
 
 
@@ -302,7 +272,7 @@ def _parsed(root: Path, path: Path, cls: type[T], read: Callable[[Path, str], An
 
 
 def _read_test(root: Path, model_id: str, measured: Measured) -> TestMetrics:
-    test = _read(root, f"test/{model_id}", TestMetrics)
+    test = read_metrics(root, f"test/{model_id}", TestMetrics)
     if test.weights_sha256 != measured.weights_sha256:
         raise ArtifactError(
             f"metrics/test/{model_id}.json was measured on other weights than metrics/{ModelId(model_id).base}"
