@@ -19,7 +19,7 @@ from netpress.core.dataset import load_manifest, load_split
 from netpress.core.optimizer import make_optimizer
 from netpress.ingest.prepare import prepare
 from netpress.params import reader
-from netpress.report.collect import TestMetrics, _read
+from netpress.report.collect import TestMetrics, read_metrics
 
 METRICS = {"test_acc": 0.875, "n_images": 3000, "weights_sha256": "0" * 64}
 
@@ -57,7 +57,7 @@ KINDS = {
     "metrics": (
         lambda folder: artifacts.write_metrics(folder, "test/train/x", METRICS),
         ["metrics/test/train/x.json"],
-        lambda folder: _read(folder, "test/train/x", TestMetrics),
+        lambda folder: read_metrics(folder, "test/train/x", TestMetrics),
     ),
 }
 CASES = [(kind, name) for kind, (_, names, _) in KINDS.items() for name in names]
