@@ -2,6 +2,7 @@
 
 import functools
 import signal
+from pathlib import Path
 
 import netpress  # noqa: F401 (before torch: it says how threads wait)
 
@@ -21,6 +22,7 @@ from netpress.params.schema import parse
 from netpress.process.warm import keep_translations
 from netpress.prune.common.plan import plan_rounds
 from netpress.prune.schedules import geometric
+from netpress.report import write
 
 # A shell's background jobs ignore Ctrl-C, those of nohup a hangup, and so would processes that tests stop by these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -140,6 +142,13 @@ def little_run(server, tmp_path_factory):
 def stages(tmp_path_factory):
     """All stages, run in this process with a stand-in for training; see standin.py."""
     return standin.run_all(tmp_path_factory.mktemp("glue") / "project")
+
+
+@pytest.fixture
+def tables_alone(monkeypatch):
+    """Reports without figures and page, which take most of the time, where a test asks for neither."""
+    monkeypatch.setattr(write, "_write_figures", lambda *_: [])
+    monkeypatch.setattr(write, "_write_page", lambda *_: Path("reports/index.html"))
 
 
 @pytest.fixture

@@ -96,11 +96,25 @@ def kill_later(child, seconds, ended):
 
 
 def warm_up():
-    """Load what the exporter loads; on one thread, since a pool of threads does not survive a fork."""
+    """Load what the exporter loads; on one thread, since a pool of threads does not survive a fork.
+
+    Forks find the graphs of the little project's designs traced, which takes longer than their training.
+    """
     torch.set_num_threads(1)
     importlib.import_module(TRANSLATIONS)
     keep_translations()
-    export_onnx(build_model("compact_cnn", 10, 1, width=0.125).eval(), 1, 28, 28)
+    kept, traced = {}, netpress.core.export._traced
+
+    def trace(network, example, name):
+        key = str(network), example.shape
+        if key not in kept:
+            kept[key] = traced(network, example, name)
+        return kept[key]
+
+    netpress.core.export._traced = trace
+    sections = runpy.run_path(str(Path(__file__).with_name("little.py")))["SECTIONS"]
+    for design in (sections["train"]["teacher"], sections["distill"]["kd"], sections["lowrank"]["depthwise"]):
+        export_onnx(build_model(design["arch"], 10, 1, **design["options"]).eval(), 1, 28, 28)
     gc.freeze()  # what is loaded by now is not looked through again in every fork
 
 

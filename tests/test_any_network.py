@@ -46,8 +46,8 @@ NETWORKS = {
     "poolformer_s12": ("timm", {}, r"layer 'stages\.0\.blocks\.0' \(MetaFormerBlock\) cannot be removed"),
     "test_byobnet": ("timm", {}, None),
 }
-#: Those whose ONNX files are made in every suite.
-QUICK = ("test_byobnet", "mobilenet_v3_small")
+#: The one whose ONNX file is made in every suite, and what takes too long for that.
+QUICK, SLOW = "test_byobnet", "densenet121"
 
 
 def network_of(name, edit=None):
@@ -83,7 +83,9 @@ def compressed(network):
     return [pruned(network), factorized(network)]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.exhaustive] if n == SLOW else []) for n in NETWORKS]
+)
 def test_pruned_factorized_saved_and_loaded_or_refused_by_the_layer(tmp_path, name):
     refusal = NETWORKS[name][2]
     if refusal:
@@ -106,7 +108,7 @@ def test_pruned_factorized_saved_and_loaded_or_refused_by_the_layer(tmp_path, na
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK[:1] else [pytest.mark.exhaustive]) for n in NETWORKS]
+    "name", [pytest.param(n, marks=[] if n == QUICK else [pytest.mark.exhaustive]) for n in NETWORKS]
 )
 def test_its_onnx_file_and_int8_answer_as_it_does(name):
     start = time.monotonic()

@@ -91,7 +91,7 @@ def test_the_rounds_are_those_of_a_curve_without_controls(little_run, whole):
     ("moment", "says"),
     [
         ("after round_1_control_fit.json", "control of round 1 (23,791 parameters): goes on after epoch 1 of 3"),
-        ("after round_1_control.json", "round 2/2"),
+        pytest.param("after round_1_control.json", "round 2/2", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_killed_control_goes_on(server, whole, project, moment, says):

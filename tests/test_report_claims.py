@@ -24,6 +24,8 @@ from netpress.report.claims import (
 from netpress.report.crossed import Crossed, Seeds
 from netpress.report.write import write_report
 
+pytestmark = pytest.mark.usefixtures("tables_alone")
+
 
 def seen(difference, half=0.01, k=3, degrees=20):
     """A comparison with this difference and half of this 95 % interval."""

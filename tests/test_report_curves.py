@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from report_samples import sample_params, write, write_metrics
 
 from netpress.params.whole import Params
@@ -9,6 +10,8 @@ from netpress.report.collect import Study, collect
 from netpress.report.curves import columns_of, drawn_curves
 from netpress.report.pareto import points_of
 from netpress.report.write import report_text, write_report
+
+pytestmark = pytest.mark.usefixtures("tables_alone")
 
 COLUMNS = ["round", "rate", "params", "macs", "onnx_bytes", "channels_share", "epochs_total", "val_acc"]
 

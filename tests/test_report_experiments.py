@@ -9,6 +9,8 @@ from netpress.params.whole import Experiment
 from netpress.report.observations import observations
 from netpress.report.write import write_report
 
+pytestmark = pytest.mark.usefixtures("tables_alone")
+
 EXPERIMENT = Experiment.model_validate(
     {
         "title": "Distillation as the study has it",

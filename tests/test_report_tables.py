@@ -14,6 +14,8 @@ from netpress.report.markdown import table
 from netpress.report.overview import summary
 from netpress.report.write import write_report
 
+pytestmark = pytest.mark.usefixtures("tables_alone")
+
 
 def study_of(root: Path, params: Params, seeds: int = 1) -> Study:
     write_metrics(root, params, seeds)

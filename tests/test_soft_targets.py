@@ -155,7 +155,7 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-4])
 
 
-@pytest.mark.parametrize("harm", [flipped, truncated])
+@pytest.mark.parametrize("harm", [flipped, pytest.param(truncated, marks=pytest.mark.exhaustive)])
 def test_a_damaged_table_is_made_again_and_said(server, plain, tmp_path, harm):
     folder = copy_of(plain, tmp_path / "project")
     forget(folder, "distill/plain")
@@ -180,7 +180,9 @@ def test_the_table_of_another_teacher_is_not_used(server, plain, tmp_path):
     assert results(folder) == student
 
 
-@pytest.mark.parametrize("moment", ["half seed_0.safetensors", "after fit_2.safetensors"])
+@pytest.mark.parametrize(
+    "moment", ["half seed_0.safetensors", pytest.param("after fit_2.safetensors", marks=pytest.mark.exhaustive)]
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(server, project, plain, tmp_path, moment):
     folder = copy_of(project, tmp_path / "project")
     killed = server.run(folder, "distill", "plain", kill_at=moment)

@@ -237,7 +237,7 @@ def test_sparse_epochs_count_among_those_of_the_curve_its_models_and_its_control
     ("moment", "says"),
     [
         ("after sparse_fit.json", "sparse training before 2 rounds: goes on after epoch 1 of 2"),
-        ("after sparse.json", "round 1/2"),
+        pytest.param("after sparse.json", "round 1/2", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_killed_curve_goes_on_to_the_same_bytes(server, project, tmp_path, moment, says):

@@ -105,6 +105,7 @@ def test_an_error_of_one_process_alone_is_told(project, plant, tmp_path):
     assert done.stdout.count("error") == 1 and "Traceback" not in done.stdout
 
 
+@pytest.mark.exhaustive  # what is said then is also tested without the processes, below
 def test_an_error_of_all_processes_is_told_once(project, tmp_path):
     values = YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8"))
     recipes = values["recipes"] | {"plain": values["recipes"]["plain"] | {"batch_size": 3}}

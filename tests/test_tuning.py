@@ -117,7 +117,9 @@ def test_a_loss_that_nothing_is_trained_by_is_refused(server, little_run, tmp_pa
     assert "quantize.int8.loss = kd: with epochs = 0 nothing is trained by it; choose one that asks" in done["output"]
 
 
-@pytest.mark.parametrize("moment", ["half fit_2.safetensors", "after fit_3.safetensors"])
+@pytest.mark.parametrize(
+    "moment", ["after fit_3.safetensors", pytest.param("half fit_2.safetensors", marks=pytest.mark.exhaustive)]
+)
 def test_a_killed_fine_tuning_with_a_teacher_goes_on_to_the_same_bytes(server, project, tmp_path, moment):
     check_killed(server, project, tmp_path / "project", "factorize/hint", moment)
 

@@ -16,6 +16,8 @@ from netpress.process import environment
 from netpress.report.write import write_report
 from netpress.verify import quick_graph, quick_local, quick_results
 
+pytestmark = pytest.mark.usefixtures("tables_alone")
+
 ROOT = Path(__file__).parent.parent
 
 
