@@ -9,8 +9,9 @@ import pytest
 from little import ROOT, environment
 
 from netpress.base.errors import ConfigError
+from netpress.base.files import write_json
 from netpress.execute import slots as machine
-from netpress.execute.eta import IMAGE_MACS, NETWORK_MACS, STAGE_SECONDS, Eta, training_work
+from netpress.execute.eta import IMAGE_MACS, NETWORK_MACS, STAGE_SECONDS, Eta, known_images, training_work
 from netpress.execute.local import urgency
 from netpress.graph.jobs import Job, all_needs, chosen, direct_needs, jobs_of, stale
 from netpress.params.profiles import names, render
@@ -160,22 +161,31 @@ def test_work_counts_rounds_seeds_and_images_and_the_unknown_is_the_mean(tmp_pat
     rounds = [{"epochs_total": 0, "macs": 100}, {"epochs_total": 2, "macs": 50}, {"epochs_total": 3, "macs": 20}]
     rounds[2]["control_val_acc"] = 0.5  # of a shape that is trained as long as its parent and the three epochs
     for name, value in {
-        "data": {"train_images": 10},
         "train/x": {"epochs": 4, "macs": 7, "n_seeds": 3},
         "prune/main": {"epochs": 3, "macs": 20, "rounds": rounds, "parent": "train/x"},
     }.items():
         path = tmp_path / "metrics" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
-    work = training_work(tmp_path, ["prepare", "train@x", "prune", "train@gone"])
+    work = training_work(tmp_path, ["prepare", "train@x", "prune", "train@gone"], 10)
     x = 3 * (NETWORK_MACS + 10 * 4 * (7 + IMAGE_MACS))
     prune = 3 * NETWORK_MACS + 10 * (2 * (50 + IMAGE_MACS) + (1 + 4 + 3) * (20 + IMAGE_MACS))
     assert work == {"prepare": 0, "train@x": x, "prune": prune, "train@gone": (x + prune) / 2}
 
 
 def test_where_no_work_is_known_all_models_are_alike(tmp_path):
-    work = training_work(tmp_path, ["check", "train@x", "prune"])
+    work = training_work(tmp_path, ["check", "train@x", "prune"], 0)
     assert work["check"] == 0 and work["train@x"] == work["prune"] > 0
+
+
+def test_metrics_of_other_data_tell_nothing_of_what_training_takes(tmp_path):
+    data = load(ROOT / "profiles/default.yaml").data
+    assert known_images(tmp_path) == known_images(tmp_path, data) == 0
+    facts = {"source": data.source, "resolution": data.resolution, "train_images": 7}
+    write_json(tmp_path / "metrics/data.json", facts)
+    assert known_images(tmp_path) == known_images(tmp_path, data) == 7
+    for change in ({"source": "imagefolder"}, {"resolution": 2 * data.resolution}):
+        assert known_images(tmp_path, data.model_copy(update=change)) == 0
 
 
 def test_time_left_is_shared_among_slots_but_no_shorter_than_one_job():

@@ -98,6 +98,9 @@ def test_a_dry_run_says_what_would_run_and_changes_nothing(project, little_run):
     assert all(re.fullmatch(r"\d+:\d\d", row[1]) for row in rows)
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*") if ".dvc/tmp" not in str(path)} == before
     assert run(little_run, *RUN, "--dry-run").stdout == "everything is up to date\n"
+    (project / "metrics/data.json").unlink()
+    told = run(project, *RUN, "--dry-run", "distill@kd").stdout.splitlines()
+    assert told[0].endswith(" (a guess: nothing has been trained on these data yet):")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:
     from netpress.execute.board import board
+    from netpress.execute.eta import known_images
     from netpress.execute.local import End, execute
     from netpress.execute.lock_file import LockFile, forget
     from netpress.report.collect import collect
@@ -100,7 +101,7 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
         forget(root)
         print(NOTHING)
         return
-    eta = _eta(root, jobs)
+    eta = _eta(root, jobs, known_images(root, params.data))
     ended: dict[End, list[str]] = {end: [] for end in End}
     with (
         _served(root, params.runtime, address) as free,
@@ -121,6 +122,7 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
 def _tell(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:
     """Print the jobs that would run, in the order of the graph, and about how long they and the whole would take."""
     from netpress.execute.board import to_do
+    from netpress.execute.eta import known_images
     from netpress.execute.slots import slots
     from netpress.graph.jobs import direct_needs
     from netpress.process.progress import clock
@@ -131,8 +133,10 @@ def _tell(root: Path, names: Sequence[str], at_once: int | None, address: str | 
         return
     with _served(root, params.runtime, address) if address else nullcontext(slots(params.runtime)) as free:
         count = at_once or free
-    eta, width = _eta(root, jobs), max(map(len, jobs))
-    print(f"{to_do(len(jobs), count)}, about {clock(eta.seconds(slots=count))}:")
+    images = known_images(root, params.data)
+    eta, width = _eta(root, jobs, images), max(map(len, jobs))
+    guess = "" if images else " (a guess: nothing has been trained on these data yet)"
+    print(f"{to_do(len(jobs), count)}, about {clock(eta.seconds(slots=count))}{guess}:")
     for stage in jobs:
         needs = some(sorted(direct_needs(jobs, stage)))
         print(f"  {stage:{width}}  {clock(eta.of(stage)):>7}  {needs and f'after {needs}'}".rstrip())
@@ -152,10 +156,10 @@ def _stale(root: Path, names: Sequence[str]) -> "tuple[Params, dict[str, Job], d
     return params, graph, jobs, changed
 
 
-def _eta(root: Path, jobs: "Mapping[str, Job]") -> "Eta":
+def _eta(root: Path, jobs: "Mapping[str, Job]", images: int) -> "Eta":
     from netpress.execute.eta import Eta, training_work
 
-    return Eta(training_work(root, jobs), {stage: job.seeds for stage, job in jobs.items()})
+    return Eta(training_work(root, jobs, images), {stage: job.seeds for stage, job in jobs.items()})
 
 
 @contextmanager

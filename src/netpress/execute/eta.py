@@ -8,6 +8,7 @@ from typing import Any
 
 from netpress.base.model_id import ModelId
 from netpress.base.project import metrics_file
+from netpress.params.items import Data
 
 #: Seconds of every stage for DVC and imports, and multiply-adds of training a second; both on two cores of 2020's. The
 #: second is calibrated by what has run.
@@ -20,13 +21,20 @@ NETWORK_MACS = 1.5e10
 UNKNOWN = 20 * MACS_A_SECOND
 
 
-def training_work(root: Path, stages: Iterable[str]) -> dict[str, float]:
+def known_images(root: Path, data: Data | None = None) -> int:
+    """Return how many training images the metrics are of; 0 where there are none, or of other data than `data`."""
+    facts = _metrics(root / "metrics/data.json")
+    same = data is None or all(facts.get(key) == getattr(data, key) for key in ("source", "resolution"))
+    return facts.get("train_images", 0) if same else 0
+
+
+def training_work(root: Path, stages: Iterable[str], images: int) -> dict[str, float]:
     """Return the multiply-adds of training that each stage did when its metrics were written.
 
-    Epochs x multiply-adds of one image x images, of every round, control and seed; backward passes are left to
-    calibration. A model without metrics counts as the mean of the others; a stage that makes no model as 0.
+    Epochs x multiply-adds of one image x training images, of every round, control and seed; backward passes are left
+    to calibration. A model without metrics counts as the mean of the others; a stage that makes no model as 0. With 0
+    `images` nothing is known of any.
     """
-    images = _metrics(root / "metrics/data.json").get("train_images", 0)
     makers = {stage: _metrics(metrics_file(root, name)) for stage in stages if (name := ModelId.of_stage(stage))}
     known = {
         stage: float(metrics.get("n_seeds", 1) * sum(_trainings(root, metrics, images)))

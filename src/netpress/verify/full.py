@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from netpress.base.errors import ArtifactError
-from netpress.execute.eta import Eta, training_work
+from netpress.execute.eta import Eta, known_images, training_work
 from netpress.process.progress import clock
 from netpress.verify import dvc_lock as locks
 from netpress.verify.clone import Clone, clean_clone
@@ -73,7 +73,7 @@ def verify(root: Path, names: Sequence[str], sample: int | None, margin: float, 
         _announce(clone, stages, targets)
         results = [result for stage in stages if (result := result_of(stage))]
         before = where_made(clone.folder, results)
-        with _Progress(Eta(training_work(clone.folder, stages)), len(stages)) as progress:
+        with _Progress(Eta(training_work(clone.folder, stages, known_images(clone.folder))), len(stages)) as progress:
             outcomes = rerun(clone.folder, committed, stages, margin, progress.report)
         after = where_made(clone.folder, results)
     first = first_diverged(outcomes)
