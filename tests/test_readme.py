@@ -37,8 +37,8 @@ def committed(name):
 
 
 def caption():
-    """The paragraph in italics below the first figure, on one line."""
-    return " ".join(re.search(r"^\*(The default profile.*?)\*$", README, re.M | re.S)[1].split())
+    """What stands below the first figure, on one line."""
+    return " ".join(re.search(r"^\*The default profile.*?(?=^## )", README, re.M | re.S)[0].split())
 
 
 def models():
