@@ -99,6 +99,18 @@ def test_scripts_read_json_and_the_exit_code(project, capsys):
     assert "error: no model has at most 1.00 kB (bytes of the ONNX file); closest is " in capsys.readouterr().err
 
 
+def test_a_model_that_names_one_class_for_every_image_is_told_as_such(project, capsys):
+    path = project / "metrics/train/large_cnn.json"
+    old = {k: v for k, v in json.loads(path.read_bytes()).items() if k != "seal"}
+    for chance, is_at_chance in [(old["val_acc"] + 0.01, True), (old["val_acc"] - 0.01, False)]:
+        write(project, "train/large_cnn", old | {"chance_acc": chance})
+        assert main(["choose", "--max-bytes", "100MB", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["model"], found["at_chance"]) == ("train/large_cnn", is_at_chance)
+        assert main(["choose", "--max-bytes", "100MB"]) == 0
+        assert (f"\n  {choice.CHANCE}\n" in capsys.readouterr().out) == is_at_chance
+
+
 def test_a_drop_takes_the_smallest_within_it(project, capsys):
     assert main(["choose", "--max-drop", "2", "--of", "train/resnet18_strong", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -108,7 +120,9 @@ def test_a_drop_takes_the_smallest_within_it(project, capsys):
 def test_models_that_are_not_made_do_not_count_nor_what_follows_from_them(project, capsys):
     (project / "metrics/train/resnet18_strong.json").unlink()
     assert main(["choose", "--max-bytes", "100MB", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert said.err.startswith("not made yet, so not counted: train/resnet18_strong, ")
+    found = json.loads(said.out)
     assert found["model"] == "train/large_cnn"
     assert not found["runner_up"]["model"].startswith(("quantize/resnet18", "prune/"))
 

@@ -206,6 +206,8 @@ def test_an_exported_folder_names_bad_pictures_and_does_the_others(here, tmp_pat
     told = done.stderr.splitlines()
     assert told[0].startswith(f"{tmp_path}/bad.png: cannot identify image file")
     assert told[1].startswith(f"{tmp_path}/gone: ") and "No such file" in told[1]
+    usage = subprocess.run([*command[:2], "--help"], capture_output=True, text=True)
+    assert usage.returncode == 1 and "python predict.py PICTURE..." in usage.stderr
 
 
 def test_a_model_that_is_none_is_not_exported(here, tmp_path, capsys):
@@ -223,8 +225,8 @@ def test_the_card_says_what_the_metrics_say(here, tmp_path):
     assert f"| validation accuracy | {100 * metrics['val_acc']:.2f} % of {metrics['val_images']} images (95 %: " in card
     assert f"| test accuracy | {100 * test['test_acc']:.2f} % of {test['n_images']} images |" in card
     assert "| an image on one thread | " in card
-    assert "- `distill/kd`: compact_cnn, `kd`, 4 epochs; teacher `train/teacher`" in card
-    assert "- `train/teacher`: compact_cnn, trained on the labels, 4 epochs" in card
+    assert "- `distill/kd`: compact_cnn, `kd`, 4 epochs in all; teacher `train/teacher`" in card
+    assert "- `train/teacher`: compact_cnn, trained on the labels, 4 epochs in all" in card
     assert "`dvc repro distill@kd` makes it again" in card
     assert "Data: fashion-mnist, 10 classes, 28x28 pixels in 1 channel; images: " in card
     assert len((tmp_path / "shipped/predict.py").read_text().splitlines()) <= 40

@@ -98,6 +98,16 @@ def test_missing_weights_are_named_with_those_that_are_there(project, capsys):
     assert "do not fit resnet18: conv1.weight is (16, 1, 3, 3), expected (8, 1, 3, 3)" in said
 
 
+def test_weights_for_folders_of_pictures_are_for_as_many_classes_as_their_file_has(project, capsys):
+    edit(project / "params.yaml", "source: fashion-mnist", "source: imagefolder")
+    edit(project / "params.yaml", "    init: none", "    init: own.pth")
+    (project / "data/weights").mkdir()
+    torch.save(build_model("resnet18", 4, 3, width=0.125, stem="pooled").state_dict(), "data/weights/own.pth")
+    main(["doctor"])
+    told = next(line for line in capsys.readouterr().out.splitlines() if "own.pth" in line)
+    assert re.search(r"starts from own.pth \(sha256 \w+\); made for 4 classes, with others its last layer starts", told)
+
+
 def test_missing_and_old_packages(project, capsys, monkeypatch):
     real = importlib.metadata.version
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from netpress.process.blame import blamed
 from netpress.process.machine import cores
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from netpress.ingest.pieces import Source
     from netpress.params.items import Data
     from netpress.params.recipes import Runtime
@@ -60,34 +62,44 @@ def inputs(root: Path, every_image: bool) -> Iterator[Line]:
 
 def _weights(root: Path, params: "Params") -> Iterator[Line]:
     """Give every network of `train` the file of weights that its `init` names, as its stage will."""
-    from netpress.base.files import sha256_file
+    from netpress.base.files import read_checked, sha256_file
     from netpress.core.networks import build_model
     from netpress.graph.rounds import known_shape
+    from netpress.params import plugins
     from netpress.params.items import NONE
     from netpress.params.reader import weights_file
-    from netpress.train.pretrained import load_into
+    from netpress.train.pretrained import give, read_weights
 
     classes, channels = known_shape(params.data)
+    known = hasattr(plugins.load("ingest/sources", params.data.module, "data.source"), "CLASSES")
     for name, item in params.train.items():
         if item.init == NONE:
             continue
-        key, count = f"train.{name}.init", len(item.class_names or ()) or classes
+        key = f"train.{name}.init"
         path = weights_file(root, item.init, key)
-        said = io.StringIO()
+        sha256, said = sha256_file(path), io.StringIO()
         try:
+            weights = read_weights(read_checked(path, sha256, "it was changed meanwhile: run this again"), path)
+            count = len(item.class_names or ()) or classes
+            network = build_model(item.arch, count, channels, **item.options)
+            if not known and not item.class_names:  # the folders may be in an archive: as many as the file has
+                count = _outputs(network, weights, count)
+                network = build_model(item.arch, count, channels, **item.options)
             with contextlib.redirect_stdout(said):
-                load_into(
-                    build_model(item.arch, count, channels, **item.options),
-                    path,
-                    sha256_file(path),
-                    item.arch,
-                    key,
-                    count,
-                )
+                give(network, weights, f"{path} (sha256 {sha256[:8]})", item.arch, key, count)
         except ArtifactError as error:
             yield Line("FAIL", "weights", str(error))
         else:
-            yield Line("ok", "weights", f"train/{name} {said.getvalue().strip()}")
+            made_for = "" if known else f"; made for {count} classes, with others its last layer starts from scratch"
+            yield Line("ok", "weights", f"train/{name} {said.getvalue().strip()}{made_for}")
+
+
+def _outputs(network: "nn.Module", weights: "Mapping[str, Tensor]", classes: int) -> int:
+    """Return for how many classes the `weights` of a `network` are, which was built for `classes`."""
+    from netpress.core.networks import classifier_name
+
+    head = weights.get(f"{classifier_name(network, classes)}.weight")
+    return len(head) if head is not None and head.ndim else classes
 
 
 def _data(root: Path, data: "Data", every_image: bool) -> Iterator[Line]:

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
     params = load_checked(root / "params.yaml")
     items = params.items()
     made = up_to_date(items, {ModelId(n).stage for n in items if not metrics_file(root, n).is_file()})
+    if missing := [name for name in items if name not in made]:
+        print(f"not made yet, so not counted: {some(missing)}", file=sys.stderr)
     prepared = root / PREPARED
     manifest = load_manifest(prepared) if prepared.is_dir() else None
     kept, tested = present(root, made, params.final, manifest.sha256["val_images.npy"] if manifest else None)

@@ -95,6 +95,7 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
     from netpress.execute.lock_file import LockFile, forget
     from netpress.report.collect import collect
     from netpress.report.found import found
+    from netpress.report.write import write_page_alone
 
     params, graph, jobs, changed = _stale(root, names)
     if not jobs:
@@ -115,7 +116,9 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
         rest = f"; not run, since they need it: {some(ended[End.NOT_RUN], NAMED)}" if ended[End.NOT_RUN] else ""
         raise NetpressError(f"failed: {some(failed, NAMED)}{rest}; what they printed is in .netpress/logs")
     if AGGREGATE in jobs:
-        study = collect(root, params.items(), params.final, params.claims)
+        study = collect(root, params.items(), params.final, params.claims, params.experiments)
+        if AGGREGATE in ended[End.UP_TO_DATE]:  # the page is no output of its stage, which did not write it then
+            write_page_alone(root, study)
         print(f"\n{found(study)}")
 
 

@@ -122,14 +122,20 @@ def _lineage(root: Path, spec: Spec) -> str:
         if one is None:
             lines.append(f"- `{name}`: not in this project any more")
             continue
-        how = f"`{one.method}`" if one.method else "trained on the labels"
         roles = ", ".join(f"{role} `{parent.model_id}`" for role, parent in one.parents.items())
-        lines.append(f"- `{name}`: {one.arch}, {how}, {one.epochs} epochs{f'; {roles}' if roles else ''}")
+        lines.append(f"- `{name}`: {one.options.get('name', one.arch)}, {_how(one)}{f'; {roles}' if roles else ''}")
         above = [parent.model_id for parent in one.parents.values() if parent.model_id not in seen]
         waiting += [(parent, _spec_of(root, parent, spec.seed)) for parent in above]
         seen |= {*above}
     again = f"Seed {spec.seed}. `dvc repro {ModelId(spec.model_id).stage}` makes it again."
     return "\n".join([*lines, "", again])
+
+
+def _how(spec: Spec) -> str:
+    """Say what made a network what it is; its epochs are those of the whole line of networks that it comes from."""
+    if not spec.epochs:
+        return f"`{spec.method}`, not trained here" if spec.method else "brought in with its weights"
+    return f"{f'`{spec.method}`' if spec.method else 'trained on the labels'}, {spec.epochs} epochs in all"
 
 
 def _spec_of(root: Path, model_id: str, seed: int) -> Spec | None:

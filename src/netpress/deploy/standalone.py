@@ -27,8 +27,8 @@ def read(path: str) -> np.ndarray:
 
 if __name__ == "__main__":
     session = onnxruntime.InferenceSession(FOLDER / "model.onnx", providers=["CPUExecutionProvider"])
-    failed = False
-    for name in sys.argv[1:] or sys.exit(__doc__):
+    failed, names = False, sys.argv[1:]
+    for name in names if names and names[0] not in ("-h", "--help") else sys.exit(__doc__):
         try:
             logits = session.run(None, {session.get_inputs()[0].name: read(name)})[0][0]
         except OSError as error:  # Pillow's, of what is missing or no picture

@@ -8,7 +8,7 @@ from typing import Any
 
 from netpress.base.errors import NetpressError
 from netpress.base.model_id import ModelId
-from netpress.core.metrics import CONTROL_VAL_ACC, VAL_ACC
+from netpress.core.metrics import CONTROL_VAL_ACC, VAL_ACC, Metrics
 from netpress.report import units
 from netpress.report.collect import Measured, Study
 from netpress.report.differences import OPEN, Accuracy, Differences
@@ -44,6 +44,16 @@ class Budget:
         if self.most_ms is not None:
             over.append(self.milliseconds.get(model_id, math.inf) / self.most_ms)
         return max([*over, self.lowest / measured.val_acc if self.lowest else 0.0])
+
+
+#: What is said of a model that is `at_chance`.
+CHANCE = "no better than naming one class for every image, so of no use as it is"
+
+
+def at_chance(study: Study, model_id: str) -> bool:
+    """Say whether a model, or a round of one, is no better than naming one class for every image."""
+    whole = study.measured(ModelId(model_id).base)
+    return isinstance(whole, Metrics) and study.measured(model_id).val_acc <= (whole.chance_acc or 0)
 
 
 @dataclass(frozen=True)
@@ -190,6 +200,7 @@ def text(study: Study, choice: Choice) -> str:
     if choice.smallest_level != choice.runner_up:
         shown["the smallest that is level"] = choice.smallest_level
     lines = [f"{choice.id}  {figures(study.measured(choice.id))}{_tested(study, choice.id)}"]
+    lines += [f"  {CHANCE}"] if at_chance(study, choice.id) else []
     for title, other in shown.items():
         if other:
             told = f"{other.difference} points{', which may be chance' if other.is_level else ''}"
@@ -231,7 +242,7 @@ def as_json(study: Study, choice: Choice) -> dict[str, Any]:
     found = _row(study, choice.id) | {"folder": _folder(choice)} | {name: row(other) for name, other in others.items()}
     control = choice.control
     told = {"difference": control.difference, "is_level": control.is_level} if control else None
-    return found | {"control": told}
+    return found | {"control": told, "at_chance": at_chance(study, choice.id)}
 
 
 def _folder(choice: Choice) -> str:

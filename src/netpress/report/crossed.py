@@ -60,10 +60,14 @@ class Crossed:
 
     @property
     def variance(self) -> float:
-        """Return k * n times the variance of the difference; never below that of the images alone."""
+        """Return k * n times the variance of the difference; never below that of the images alone.
+
+        Nor below that of one answer that differs: where all are the same, others of such images might not be.
+        """
+        images = max(self.images, 1 / (self.k * self.n))
         if self.seeds is None:
-            return self.images
-        return max(self.seeds.square + max(self.images - self.error, 0.0), self.images)
+            return images
+        return max(self.seeds.square + max(self.images - self.error, 0.0), images)
 
     @property
     def standard_error(self) -> float:
@@ -81,16 +85,12 @@ class Crossed:
         """Return half the width of the two-sided interval of the difference, a fraction."""
         from scipy.special import stdtrit
 
-        if self.standard_error == 0:  # the same answers everywhere: nothing varies, nothing is measured
-            return 0.0
         return float(stdtrit(self.degrees, (1 + confidence) / 2)) * self.standard_error
 
     def p_value(self) -> float:
         """Return how probable a difference as large is, if there is none: two-sided."""
         from scipy.special import stdtr
 
-        if self.standard_error == 0:
-            return 1.0
         return 2 * float(stdtr(self.degrees, -abs(self.difference) / self.standard_error))
 
 

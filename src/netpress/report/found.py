@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from netpress.base.model_id import ModelId
 from netpress.report import units
-from netpress.report.choice import Beside, Budget, steps
+from netpress.report.choice import CHANCE, Beside, Budget, at_chance, steps
 from netpress.report.claims import Judged, figures, judge
 from netpress.report.collect import Study
 from netpress.report.curves import drawn_curves
@@ -62,4 +62,5 @@ def _beside(control: Beside | None) -> str:
 
 def _figures(study: Study, model_id: str) -> str:
     measured = study.measured(model_id)
-    return f"{accuracy(measured)} %, {units.size(measured.onnx_bytes)}"
+    useless = f" ({CHANCE})" if at_chance(study, model_id) else ""
+    return f"{accuracy(measured)} %{useless}, {units.size(measured.onnx_bytes)}"

@@ -7,8 +7,9 @@ from typing import Any
 
 from netpress.base.files import csv_text, write_bytes, write_json, write_text
 from netpress.report import claims, comparisons, experiments, overview, pareto
+from netpress.report.choice import at_chance
 from netpress.report.claims import Judged
-from netpress.report.collect import Metrics, Study, class_names
+from netpress.report.collect import Study, class_names
 from netpress.report.curves import Curve, columns_of, curve_rows, drawn_curves
 from netpress.report.data_line import TABLES, data_line
 from netpress.report.differences import NOTE
@@ -119,11 +120,7 @@ def _missing_note(study: Study) -> str:
 
 
 def _chance_note(study: Study) -> str:
-    found = [
-        model.id
-        for model in study.models
-        if isinstance(model.measured, Metrics) and model.measured.val_acc <= (model.measured.chance_acc or 0)
-    ]
+    found = [model.id for model in study.models if at_chance(study, model.id)]
     if not found:
         return ""
     return f"**No better than naming one class for every image**, so of no use as they are: {', '.join(found)}.\n"
@@ -149,6 +146,11 @@ def _write_figures(root: Path, study: Study, report: Report) -> list[Path]:
     for path, png in pictures.items():
         write_bytes(root / path, png)
     return list(pictures)
+
+
+def write_page_alone(root: Path, study: Study) -> Path:
+    """Write the page, which nothing keeps by its hash, where tables and figures are those of the study already."""
+    return _write_page(root, study, make_report(root, study))
 
 
 def _write_page(root: Path, study: Study, report: Report) -> Path:
