@@ -21,6 +21,7 @@ from netpress.deploy.latency import File, kind_of, measure
 from netpress.deploy.model_card import wilson
 from netpress.deploy.predictor import open_exported
 from netpress.report import latency
+from netpress.report.choice import CHANCE
 from netpress.report.latency import Setting, Timed, Timing
 
 UV = Path(sys.executable).with_name("uv")
@@ -230,6 +231,18 @@ def test_the_card_says_what_the_metrics_say(here, tmp_path):
     assert "`dvc repro distill@kd` makes it again" in card
     assert "Data: fashion-mnist, 10 classes, 28x28 pixels in 1 channel; images: " in card
     assert len((tmp_path / "shipped/predict.py").read_text().splitlines()) <= 40
+
+
+def test_the_card_of_a_model_that_names_one_class_for_every_image_says_so(here, tmp_path):
+    path = here / "metrics/distill/kd.json"
+    before = path.read_bytes()
+    files.write_sealed(path, files.read_sealed(path, "") | {"chance_acc": 1.0})
+    try:
+        assert main(["export", "distill/kd", str(tmp_path / "shipped")]) == 0
+    finally:
+        path.write_bytes(before)
+    card = (tmp_path / "shipped/README.md").read_text(encoding="utf-8")
+    assert f"; {CHANCE} |" in next(line for line in card.splitlines() if line.startswith("| validation accuracy"))
 
 
 def test_a_folder_is_overwritten_only_with_force_and_only_by_an_export(here, tmp_path, capsys):

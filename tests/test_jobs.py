@@ -9,9 +9,19 @@ import pytest
 from little import ROOT, environment
 
 from netpress.base.errors import ConfigError
-from netpress.base.files import write_json
+from netpress.base.files import write_json, write_text
 from netpress.execute import slots as machine
-from netpress.execute.eta import IMAGE_MACS, NETWORK_MACS, STAGE_SECONDS, Eta, known_images, training_work
+from netpress.execute.eta import (
+    IMAGE_MACS,
+    MACS_A_SECOND,
+    NETWORK_MACS,
+    SPEED,
+    STAGE_SECONDS,
+    Eta,
+    known_images,
+    known_speed,
+    training_work,
+)
 from netpress.execute.local import urgency
 from netpress.graph.jobs import Job, all_needs, chosen, direct_needs, jobs_of, stale
 from netpress.params.profiles import names, render
@@ -186,6 +196,18 @@ def test_metrics_of_other_data_tell_nothing_of_what_training_takes(tmp_path):
     assert known_images(tmp_path) == known_images(tmp_path, data) == 7
     for change in ({"source": "imagefolder"}, {"resolution": 2 * data.resolution}):
         assert known_images(tmp_path, data.model_copy(update=change)) == 0
+
+
+def test_the_speed_of_the_last_run_is_that_of_the_next_until_a_stage_has_ended(tmp_path):
+    assert Eta({}).speed == known_speed(tmp_path) == MACS_A_SECOND
+    for content in ("{", "[]", '{"macs_a_second": -1.0}', '{"macs_a_second": "fast"}'):
+        write_text(tmp_path / SPEED, content)
+        assert known_speed(tmp_path) == MACS_A_SECOND
+    write_json(tmp_path / SPEED, {"macs_a_second": 1e9})
+    eta = Eta({"a": 4e9, "b": 2e9}, speed=known_speed(tmp_path))
+    assert eta.of("b") == STAGE_SECONDS + 2
+    eta.observe("a", STAGE_SECONDS + 2)
+    assert eta.speed == 2e9 and eta.of("b") == STAGE_SECONDS + 1
 
 
 def test_time_left_is_shared_among_slots_but_no_shorter_than_one_job():

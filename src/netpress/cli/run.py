@@ -16,11 +16,12 @@ import argparse
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netpress.base.errors import NetpressError
+from netpress.base.files import write_json
 from netpress.base.project import find_root
 from netpress.base.words import some
 from netpress.cli._arguments import whole_number
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:
     from netpress.execute.board import board
-    from netpress.execute.eta import known_images
+    from netpress.execute.eta import SPEED, known_images
     from netpress.execute.local import End, execute
     from netpress.execute.lock_file import LockFile, forget
     from netpress.report.collect import collect
@@ -112,6 +113,8 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
         for outcome in outcomes:
             ended[outcome.end].append(outcome.stage)
             view.ended(outcome)
+    with suppress(NetpressError):  # for want of disk, as it may be; the next ETA is not worth an error
+        write_json(root / SPEED, {"macs_a_second": eta.speed})
     if failed := ended[End.FAILED]:
         rest = f"; not run, since they need it: {some(ended[End.NOT_RUN], NAMED)}" if ended[End.NOT_RUN] else ""
         raise NetpressError(f"failed: {some(failed, NAMED)}{rest}; what they printed is in .netpress/logs")
@@ -160,9 +163,10 @@ def _stale(root: Path, names: Sequence[str]) -> "tuple[Params, dict[str, Job], d
 
 
 def _eta(root: Path, jobs: "Mapping[str, Job]", images: int) -> "Eta":
-    from netpress.execute.eta import Eta, training_work
+    from netpress.execute.eta import Eta, known_speed, training_work
 
-    return Eta(training_work(root, jobs, images), {stage: job.seeds for stage, job in jobs.items()})
+    seeds = {stage: job.seeds for stage, job in jobs.items()}
+    return Eta(training_work(root, jobs, images), seeds, known_speed(root))
 
 
 @contextmanager

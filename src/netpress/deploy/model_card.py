@@ -13,6 +13,7 @@ from netpress.base.project import metrics_file
 from netpress.core import artifacts
 from netpress.core.artifacts import Spec
 from netpress.report import latency, units
+from netpress.report.choice import CHANCE
 from netpress.report.data_line import data_line
 
 
@@ -71,7 +72,7 @@ def _accuracy(root: Path, spec: Spec) -> list[tuple[str, str]]:
     if own is not None and (count := metrics.get("val_images")):
         low, high = wilson(own, count)
         text = f"{units.percent(own)} % of {count:,} images (95 %: {units.percent(low)} to {units.percent(high)})"
-        rows.append(("validation accuracy", text))
+        rows.append(("validation accuracy", text + (f"; {CHANCE}" if own <= (metrics.get("chance_acc") or 0) else "")))
     test = metrics_file(root, f"test/{spec.model_id}")
     if test.is_file():
         found = files.read_sealed(test, "run 'dvc repro'")
@@ -98,7 +99,7 @@ def _metrics(root: Path, spec: Spec) -> dict[str, Any]:
     if model_id.round is None:
         return whole
     rounds = {row["round"]: row for row in whole.get("rounds", [])}
-    shared = {key: whole[key] for key in ("seeds", "val_images") if key in whole}
+    shared = {key: whole[key] for key in ("seeds", "val_images", "chance_acc") if key in whole}
     return shared | rounds.get(model_id.round, {})
 
 

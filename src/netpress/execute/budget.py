@@ -12,7 +12,7 @@ from netpress.core.batches import enough_epochs, sized
 from netpress.core.kernels import small_maps
 from netpress.core.measure import count_macs
 from netpress.core.networks import build_model
-from netpress.execute.eta import IMAGE_MACS, STAGE_SECONDS
+from netpress.execute.eta import IMAGE_MACS, MACS_A_SECOND, NETWORK_MACS, STAGE_SECONDS
 from netpress.params.items import Design
 from netpress.params.whole import Params
 
@@ -68,7 +68,7 @@ def seconds(params: Params, classes: int, images: int, speed: float, cores: int)
             each = CURVE * macs.get(item.parent.base, 0.0)
         epochs = enough_epochs(sized(params.recipes[item.recipe], images), item.epochs, images)
         trainings = 1 + 2 * len(getattr(item, "control_rounds", ()))
-        own = epochs * trainings * images * (each + IMAGE_MACS) / speed
+        own = trainings * (epochs * images * (each + IMAGE_MACS) / speed + NETWORK_MACS / MACS_A_SECOND)
         longest, total = max(longest, own), total + own + STAGE_SECONDS
         macs.setdefault(name, each)
     return len(params.seeds) * max(longest, total * params.runtime.threads / cores)

@@ -11,9 +11,10 @@ from netpress.base.project import metrics_file
 from netpress.params.items import Data
 
 #: Seconds of every stage for DVC and imports, and multiply-adds of training a second; both on two cores of 2020's. The
-#: second is calibrated by what has run.
+#: second is calibrated by what has run, and kept for the next run.
 STAGE_SECONDS = 4.0
 MACS_A_SECOND = 5e9
+SPEED = Path(".netpress/speed.json")
 #: What an image costs whatever the network, and a network that is measured, exported and saved; in multiply-adds.
 IMAGE_MACS = 1e6
 NETWORK_MACS = 1.5e10
@@ -70,17 +71,31 @@ def _metrics(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def known_speed(root: Path) -> float:
+    """Return the multiply-adds a second of the last run here, or what processors do as a rule."""
+    found = _metrics(root / SPEED).get("macs_a_second")
+    return found if isinstance(found, float) and found > 0 else MACS_A_SECOND
+
+
 class Eta:
     """Seconds that stages take, by the work of each and the speed of those that have run.
 
     Args:
         work: stage -> multiply-adds.
         seeds: stage -> how many processes can share it; 1 where it is not named.
+        speed: multiply-adds a second, until a stage has ended.
     """
 
-    def __init__(self, work: Mapping[str, float], seeds: Mapping[str, int] | None = None) -> None:
-        self._left, self._seeds = dict(work), seeds or {}
+    def __init__(
+        self, work: Mapping[str, float], seeds: Mapping[str, int] | None = None, speed: float = MACS_A_SECOND
+    ) -> None:
+        self._left, self._seeds, self._speed = dict(work), seeds or {}, speed
         self._work = self._seconds = 0.0
+
+    @property
+    def speed(self) -> float:
+        """Return the multiply-adds a second of the stages that have ended, or else those that were given."""
+        return self._work / self._seconds if self._work else self._speed
 
     def observe(self, stage: str, seconds: float) -> None:
         """A stage has ended, whose processes took `seconds` together."""
@@ -95,8 +110,7 @@ class Eta:
 
     def of(self, stage: str) -> float:
         """Return the seconds that one of the stages left takes a single process."""
-        speed = self._work / self._seconds if self._work else MACS_A_SECOND
-        return STAGE_SECONDS + self._left[stage] / speed
+        return STAGE_SECONDS + self._left[stage] / self.speed
 
     def seconds(self, running: Mapping[str, float] | None = None, slots: int = 1) -> float:
         """Return the seconds until the stages left have ended.
