@@ -96,11 +96,14 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
     from netpress.execute.lock_file import LockFile, forget
     from netpress.report.collect import collect
     from netpress.report.found import found
+    from netpress.report.page.build import PAGE
     from netpress.report.write import write_page_alone
 
     params, graph, jobs, changed = _stale(root, names)
     if not jobs:
         forget(root)
+        if not names and not (root / PAGE).is_file():
+            write_page_alone(root, collect(root, params.items(), params.final, params.claims, params.experiments))
         print(NOTHING)
         return
     eta = _eta(root, jobs, known_images(root, params.data))
@@ -120,7 +123,7 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
         raise NetpressError(f"failed: {some(failed, NAMED)}{rest}; what they printed is in .netpress/logs")
     if AGGREGATE in jobs:
         study = collect(root, params.items(), params.final, params.claims, params.experiments)
-        if AGGREGATE in ended[End.UP_TO_DATE]:  # the page is no output of its stage, which did not write it then
+        if AGGREGATE in ended[End.UP_TO_DATE]:  # the page is no output of its stage, which has not written it then
             write_page_alone(root, study)
         print(f"\n{found(study)}")
 
