@@ -227,6 +227,7 @@ class Server:
         fork = f"import sys, netpress.process.warm as w; sys.argv = [{str(script)!r}]; sys.exit(w.handed_over())"
         command, pipe = [sys.executable, "-c", fork], subprocess.PIPE
         self._process = subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, text=True)
+        assert self._process.stdout.readline() == "ready\n"  # so that of two servers none is late
 
     def run(self, folder, stage, *args, kill_after=None, kill_at=None, share=None, patch=None):
         request = {"script": str(folder / f"stages/{stage}.py"), "args": args, "cwd": str(folder)}

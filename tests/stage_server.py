@@ -1,9 +1,10 @@
 """Runs stage scripts in forks of a process that has everything imported, and kills them where it is told to.
 
-Reads one JSON request a line: `script`, `args`, `cwd`, `kill_after` (seconds, or null), `kill_at` (the moment of a
-write at which the process kills itself, such as `half fit_2.safetensors`, or its number; or null), `share` (of the time
-that checkpoints may take; null: every epoch leaves one, however short) and `patch` (Python to run first, or null).
-Answers with `code` (negative: the signal), `output`, `moments` (all that were passed) and `seconds`.
+Says `ready` once it is. Reads one JSON request a line: `script`, `args`, `cwd`, `kill_after` (seconds, or null),
+`kill_at` (the moment of a write at which the process kills itself, such as `half fit_2.safetensors`, or its number;
+or null), `share` (of the time that checkpoints may take; null: every epoch leaves one, however short) and `patch`
+(Python to run first, or null). Answers with `code` (negative: the signal), `output`, `moments` (all that were passed)
+and `seconds`.
 """
 
 import gc
@@ -120,6 +121,7 @@ def warm_up():
 
 def main():
     warm_up()
+    print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         with tempfile.TemporaryDirectory() as folder:

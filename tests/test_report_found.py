@@ -60,7 +60,7 @@ def test_a_pruned_model_is_named_with_its_shape_trained_from_scratch(tmp_path):
     assert [name for name in told if "from scratch" in told[name]] == ["prune_sweep/resnet18_rate50/round_2"]
     # The samples' controls are as good as the rounds, image by image.
     assert told["prune_sweep/resnet18_rate50/round_2"].endswith(
-        "; 0.00 (0.00 to 0.00) beside its shape trained from scratch"
+        "; 0.00 (-0.03 to +0.03) beside its shape trained from scratch"
     )
 
 
