@@ -2,7 +2,6 @@
 
 import functools
 import signal
-from pathlib import Path
 
 import netpress  # noqa: F401 (before torch: it says how threads wait)
 
@@ -23,6 +22,7 @@ from netpress.process.warm import keep_translations
 from netpress.prune.common.plan import plan_rounds
 from netpress.prune.schedules import geometric
 from netpress.report import write
+from netpress.report.page.build import PAGE
 
 # A shell's background jobs ignore Ctrl-C, those of nohup a hangup, and so would processes that tests stop by these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -148,7 +148,7 @@ def stages(tmp_path_factory):
 def tables_alone(monkeypatch):
     """Reports without figures and page, which take most of the time, where a test asks for neither."""
     monkeypatch.setattr(write, "_write_figures", lambda *_: [])
-    monkeypatch.setattr(write, "_write_page", lambda *_: Path("reports/index.html"))
+    monkeypatch.setattr(write, "_write_page", lambda *_: PAGE)
 
 
 @pytest.fixture

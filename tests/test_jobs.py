@@ -13,11 +13,13 @@ from netpress.base.files import write_json, write_text
 from netpress.execute import slots as machine
 from netpress.execute.eta import (
     IMAGE_MACS,
+    LEAST,
     MACS_A_SECOND,
     NETWORK_MACS,
     SPEED,
     STAGE_SECONDS,
     Eta,
+    keep_speed,
     known_images,
     known_speed,
     training_work,
@@ -203,7 +205,13 @@ def test_the_speed_of_the_last_run_is_that_of_the_next_until_a_stage_has_ended(t
     for content in ("{", "[]", '{"macs_a_second": -1.0}', '{"macs_a_second": "fast"}'):
         write_text(tmp_path / SPEED, content)
         assert known_speed(tmp_path) == MACS_A_SECOND
-    write_json(tmp_path / SPEED, {"macs_a_second": 1e9})
+    first = Eta({"a": 1e9 * LEAST, "finished before": 1e12})
+    first.observe("finished before", STAGE_SECONDS)
+    keep_speed(tmp_path, first)
+    assert known_speed(tmp_path) == MACS_A_SECOND
+    first = Eta({"a": 1e9 * LEAST})
+    first.observe("a", STAGE_SECONDS + LEAST)
+    keep_speed(tmp_path, first)
     eta = Eta({"a": 4e9, "b": 2e9}, speed=known_speed(tmp_path))
     assert eta.of("b") == STAGE_SECONDS + 2
     eta.observe("a", STAGE_SECONDS + 2)

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +13,7 @@ from test_execute import gone, wait_until
 from test_stop import MESSAGE
 
 from netpress.process.lock import held
+from netpress.report.page.build import PAGE
 
 pytestmark = pytest.mark.e2e
 RUN = ("python", "-m", "netpress", "run", "-j", "2")
@@ -73,10 +73,9 @@ def test_stopped_and_killed_a_run_goes_on_to_what_dvc_repro_leaves(project, litt
     assert_equal(project, little_run)
     again = run(project, "dvc", "repro")
     assert again.returncode == 0 and stages_run(again.stdout) == set(), again.stdout
-    page = Path("reports/index.html")  # which nothing keeps: it is written where it is missing
-    (project / page).unlink()
+    (project / PAGE).unlink()  # nothing keeps it: it is written where it is missing
     assert run(project, *RUN).stdout == "everything is up to date\n"
-    assert (project / page).read_bytes() == (little_run / page).read_bytes()
+    assert (project / PAGE).read_bytes() == (little_run / PAGE).read_bytes()
     assert_equal(project, little_run)
 
 

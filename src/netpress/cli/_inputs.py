@@ -82,7 +82,8 @@ def _weights(root: Path, params: "Params") -> Iterator[Line]:
             weights = read_weights(read_checked(path, sha256, "it was changed meanwhile: run this again"), path)
             count = len(item.class_names or ()) or classes
             network = build_model(item.arch, count, channels, **item.options)
-            if not known and not item.class_names:  # the folders may be in an archive: as many as the file has
+            assumed = not known and not item.class_names
+            if assumed:  # the folders may be in an archive: as many as the file has
                 count = _outputs(network, weights, count)
                 network = build_model(item.arch, count, channels, **item.options)
             with contextlib.redirect_stdout(said):
@@ -90,8 +91,8 @@ def _weights(root: Path, params: "Params") -> Iterator[Line]:
         except ArtifactError as error:
             yield Line("FAIL", "weights", str(error))
         else:
-            made_for = "" if known else f"; made for {count} classes, with others its last layer starts from scratch"
-            yield Line("ok", "weights", f"train/{name} {said.getvalue().strip()}{made_for}")
+            of = f"; made for {count} classes, with others its last layer starts from scratch" if assumed else ""
+            yield Line("ok", "weights", f"train/{name} {said.getvalue().strip()}{of}")
 
 
 def _outputs(network: "nn.Module", weights: "Mapping[str, Tensor]", classes: int) -> int:

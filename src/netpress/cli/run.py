@@ -16,12 +16,11 @@ import argparse
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netpress.base.errors import NetpressError
-from netpress.base.files import write_json
 from netpress.base.project import find_root
 from netpress.base.words import some
 from netpress.cli._arguments import whole_number
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from netpress.graph.jobs import Job
     from netpress.params.recipes import Runtime
     from netpress.params.whole import Params
+    from netpress.report.collect import Study
 
 #: Jobs named in a message.
 NAMED = 8
@@ -91,19 +91,17 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:
     from netpress.execute.board import board
-    from netpress.execute.eta import SPEED, known_images
+    from netpress.execute.eta import keep_speed, known_images
     from netpress.execute.local import End, execute
     from netpress.execute.lock_file import LockFile, forget
-    from netpress.report.collect import collect
     from netpress.report.found import found
     from netpress.report.page.build import PAGE
-    from netpress.report.write import write_page_alone
 
     params, graph, jobs, changed = _stale(root, names)
     if not jobs:
         forget(root)
         if not names and not (root / PAGE).is_file():
-            write_page_alone(root, collect(root, params.items(), params.final, params.claims, params.experiments))
+            _write_page(root, _study(root, params))
         print(NOTHING)
         return
     eta = _eta(root, jobs, known_images(root, params.data))
@@ -116,16 +114,30 @@ def _run(root: Path, names: Sequence[str], at_once: int | None, address: str | N
         for outcome in outcomes:
             ended[outcome.end].append(outcome.stage)
             view.ended(outcome)
-    with suppress(NetpressError):  # for want of disk, as it may be; the next ETA is not worth an error
-        write_json(root / SPEED, {"macs_a_second": eta.speed})
+    keep_speed(root, eta)
     if failed := ended[End.FAILED]:
         rest = f"; not run, since they need it: {some(ended[End.NOT_RUN], NAMED)}" if ended[End.NOT_RUN] else ""
         raise NetpressError(f"failed: {some(failed, NAMED)}{rest}; what they printed is in .netpress/logs")
     if AGGREGATE in jobs:
-        study = collect(root, params.items(), params.final, params.claims, params.experiments)
-        if AGGREGATE in ended[End.UP_TO_DATE]:  # the page is no output of its stage, which has not written it then
-            write_page_alone(root, study)
+        study = _study(root, params)
+        if AGGREGATE in ended[End.UP_TO_DATE]:
+            _write_page(root, study)
         print(f"\n{found(study)}")
+
+
+def _study(root: Path, params: "Params") -> "Study":
+    """Return what `aggregate` makes its tables of."""
+    from netpress.report.collect import collect
+
+    return collect(root, params.items(), params.final, params.claims, params.experiments)
+
+
+def _write_page(root: Path, study: "Study") -> None:
+    """Write the page, which is no output of `aggregate`, where that has had nothing to do."""
+    from netpress.report.page.build import write_page
+    from netpress.report.write import make_report
+
+    write_page(root, study, make_report(root, study))
 
 
 def _tell(root: Path, names: Sequence[str], at_once: int | None, address: str | None) -> None:

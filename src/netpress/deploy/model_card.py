@@ -133,7 +133,7 @@ def _lineage(root: Path, spec: Spec) -> str:
 
 
 def _how(spec: Spec) -> str:
-    """Say what made a network what it is; its epochs are those of the whole line of networks that it comes from."""
+    """Say what made a network what it is; its epochs count its parent's where the weights come from there."""
     if not spec.epochs:
         return f"`{spec.method}`, not trained here" if spec.method else "brought in with its weights"
     return f"{f'`{spec.method}`' if spec.method else 'trained on the labels'}, {spec.epochs} epochs in all"

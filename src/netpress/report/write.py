@@ -148,11 +148,6 @@ def _write_figures(root: Path, study: Study, report: Report) -> list[Path]:
     return list(pictures)
 
 
-def write_page_alone(root: Path, study: Study) -> Path:
-    """Write the page, which nothing keeps by its hash, where tables and figures are those of the study already."""
-    return _write_page(root, study, make_report(root, study))
-
-
 def _write_page(root: Path, study: Study, report: Report) -> Path:
     # It is made of the report, and loads what only it needs.
     from netpress.report.page.build import write_page
